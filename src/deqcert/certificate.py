@@ -1,0 +1,160 @@
+"""The certificate: a frozen record of one claim and of everything the claim depends on.
+
+No torch here: records are read by reports, scripts and other people's tools.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deqcert.errors import DeqcertError
+
+GUARANTEES = ("standard", "audited", "proved", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """How many serialized labels were checked against cold reference solves, and the outcome.
+
+    Attributes:
+        population: Serialized draws labelled with the predicted class, N_A.
+        drawn: Draws of them re-solved cold, K, chosen uniformly without replacement.
+        disagreements: Audited draws whose reference label differs (or is a near tie), m.
+        upper_bound: Bound on all disagreements among the population (THEORY Theorem A), or None
+            where the rule bounds count and disagreements jointly (Theorem A').
+    """
+
+    population: int
+    drawn: int
+    disagreements: int
+    upper_bound: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """The base classifier a certificate is about (THEORY 1): what the user must deploy.
+
+    Attributes:
+        weights_digest: SHA-256 over names, shapes, types and bytes of the (unfolded) weights.
+        solver: Solver string of the cold solve, for example ``"anderson:30"``.
+        precision: Number format of the solve, for example ``"float32"``.
+        margin: Logit lead below which a draw is not counted for the class; measured, not proved
+            (THEORY 1.1).
+    """
+
+    weights_digest: str
+    solver: str
+    precision: str
+    margin: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """One certificate: no perturbation of L2 norm below `radius` changes the smoothed prediction.
+
+    Radii are in pixel units (pixels in [0, 1]) and never rounded up. With probability at least
+    ``1 - alpha`` over the sampling the statement holds, if `guarantee` is not ``"none"``.
+
+    Attributes:
+        prediction: Predicted class, or None for an abstention.
+        radius: Certified L2 radius, >= 0; 0.0 for an abstention.
+        p_lower: Lower confidence bound of the class probability under noise, in [0, 1].
+        guarantee: ``standard``, ``audited``, ``proved`` or ``none``.
+        method: ``standard``, ``srs``, ``proved`` or ``srs-paper``.
+        sigma: Noise standard deviation in pixel units.
+        alpha: Failure probability of this one certificate.
+        alpha_count: Share of alpha spent on the count; None under a joint rule (Theorem A').
+        alpha_audit: Share of alpha spent on the audit; None under a joint rule.
+        n0: Selection draws.
+        n: Estimation draws.
+        counts0: Reference labels among the selection draws, per class.
+        counts: Labels among the estimation draws, per class (serialized labels for ``srs``).
+        count: Draws credited to the class.
+        audit: The audit, or None where there is none.
+        reference: The base classifier.
+        serial: Solver string of the serialized solves, or None.
+        warmup: Solver string of the first batch, or None.
+        start: ``previous``, ``clean`` or ``mean``, or None without serialized solves.
+        chains: Rows followed side by side through serialized batches, or None.
+        noise: Name of the noise stream.
+        seed: Seed of the noise stream.
+        index: Image index in the noise stream.
+        plan: What was decided before the estimation draws, and why.
+        steps: Quantiles of steps per estimation solve, by name (``"0.5"``, ``"1.0"`` ...).
+        residual: Quantiles of the final relative residual per estimation solve.
+        unconverged: Estimation solves that failed, or that had a tolerance and missed it.
+        cell_evaluations: Cell evaluations spent on this certificate, audits and pilot included.
+        seconds: Wall-clock seconds spent.
+    """
+
+    prediction: int | None
+    radius: float
+    p_lower: float
+    guarantee: str
+    method: str
+    sigma: float
+    alpha: float
+    alpha_count: float | None
+    alpha_audit: float | None
+    n0: int
+    n: int
+    counts0: tuple[int, ...]
+    counts: tuple[int, ...]
+    count: int
+    audit: Audit | None
+    reference: Reference
+    serial: str | None
+    warmup: str | None
+    start: str | None
+    chains: int | None
+    noise: str
+    seed: int
+    index: int
+    plan: Mapping[str, Any]
+    steps: Mapping[str, float]
+    residual: Mapping[str, float | None]
+    unconverged: int
+    cell_evaluations: int
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if self.guarantee not in GUARANTEES:
+            raise DeqcertError(f"guarantee must be one of {GUARANTEES}, but got {self.guarantee!r}")
+        if not (math.isfinite(self.radius) and self.radius >= 0):
+            raise DeqcertError(f"radius must be finite and >= 0, but got {self.radius}")
+        if self.prediction is None and self.radius != 0.0:
+            raise DeqcertError("an abstention has radius 0.0")
+
+    @property
+    def abstained(self) -> bool:
+        """True where no class is certified."""
+        return self.prediction is None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as plain JSON types, full precision."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Certificate:
+        """Rebuild a certificate from `to_json`; keys that are not fields are ignored.
+
+        Raises:
+            DeqcertError: A field is missing or does not fit.
+        """
+        values = {f.name: record[f.name] for f in dataclasses.fields(cls) if f.name in record}
+        missing = [f.name for f in dataclasses.fields(cls) if f.name not in record]
+        if missing:
+            raise DeqcertError(f"not a certificate record: missing {', '.join(missing)}")
+        try:
+            values["counts0"] = tuple(values["counts0"])
+            values["counts"] = tuple(values["counts"])
+            values["reference"] = Reference(**values["reference"])
+            if values["audit"] is not None:
+                values["audit"] = Audit(**values["audit"])
+        except TypeError as error:
+            raise DeqcertError(f"not a certificate record: {error}") from error
+        return cls(**values)

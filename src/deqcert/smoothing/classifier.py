@@ -1,0 +1,187 @@
+"""The reference classifier: a deterministic label of one noisy image (THEORY 1).
+
+Weights, solver, stateless start, stopping rule and precision together make the base classifier that
+a certificate is about. `ReferenceClassifier` fixes them, computes in fixed even padded batch sizes,
+and measures how far a logit lead still moves with the batch shape.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deqcert.certificate import Reference
+from deqcert.errors import ConfigurationError, InputError
+from deqcert.models import EquilibriumModel, inference_copy, solve_rows, weights_digest
+from deqcert.smoothing.noise import NoiseSource
+from deqcert.solvers import SolverSpec, State, Status
+from deqcert.solvers import Solution as Solution  # what `labelled` returns
+
+NO_CLASS = -1
+"""Label of a draw that counts for no class: failed, not finite, or (where asked) a near tie."""
+
+_PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+_PROBES = 64
+_SAFETY = 4.0
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of some draws.
+
+    Attributes:
+        label: Class per draw, `NO_CLASS` where the solve or its logits are not finite.
+        lead: Logit lead over the runner-up per draw; 0 where there is no class.
+    """
+
+    label: np.ndarray  # (count,) int32
+    lead: np.ndarray  # (count,) float32
+
+    def clear(self, margin: float) -> np.ndarray:  # (count,) int32
+        """Return the labels with near ties (lead <= margin) turned into `NO_CLASS`."""
+        return np.where(self.lead > margin, self.label, NO_CLASS).astype(np.int32)
+
+
+def labels_of(
+    logits: Tensor,  # (batch, classes)
+    solution: Solution,
+) -> Labels:
+    """Return argmax labels and leads; rows that failed or are not finite get `NO_CLASS`."""
+    values = logits.detach().to(device="cpu", dtype=torch.float64)
+    usable = torch.isfinite(values).all(dim=1) & (solution.status.cpu() != int(Status.NONFINITE))
+    values = torch.where(usable[:, None], values, torch.zeros((), dtype=torch.float64))
+    if values.shape[1] == 1:
+        raise ConfigurationError("a classifier needs at least 2 classes, but the model gives 1")
+    top, order = values.topk(2, dim=1)
+    label = torch.where(usable, order[:, 0], NO_CLASS)
+    lead = torch.where(usable, top[:, 0] - top[:, 1], 0.0)
+    return Labels(label.numpy().astype(np.int32), lead.numpy().astype(np.float32))
+
+
+def check_image(image: Tensor | np.ndarray, shape: tuple[int, ...]) -> Tensor:  # (C, H, W) float32
+    """Return `image` as a float32 CPU tensor.
+
+    Raises:
+        InputError: Wrong shape, not finite, or a pixel outside [0, 1].
+    """
+    tensor = torch.as_tensor(image).detach().to(device="cpu")
+    if tuple(tensor.shape) != tuple(shape):
+        raise InputError(f"image must have shape {tuple(shape)}, but got {tuple(tensor.shape)}")
+    if not tensor.is_floating_point():
+        raise InputError(
+            f"image must be floating point in [0, 1], but got {tensor.dtype}; divide 8-bit "
+            "pixels by 255"
+        )
+    tensor = tensor.to(torch.float32)
+    if not bool(torch.isfinite(tensor).all()):
+        raise InputError("image must be finite, but holds NaN or infinity")
+    low, high = float(tensor.min()), float(tensor.max())
+    if low < 0.0 or high > 1.0:
+        raise InputError(f"pixels must lie in [0, 1], but range over [{low:.6g}, {high:.6g}]")
+    return tensor.contiguous()
+
+
+def precision_name(dtype: torch.dtype | str | None) -> str:
+    """Return the name of a supported precision; None means float32.
+
+    Raises:
+        ConfigurationError: Not one of float32, float64, bfloat16.
+    """
+    name = "float32" if dtype is None else str(dtype).removeprefix("torch.")
+    if name not in _PRECISIONS:
+        known = ", ".join(_PRECISIONS)
+        raise ConfigurationError(f"precision must be one of {known}, but got {name!r}")
+    return name
+
+
+class ReferenceClassifier:
+    """One base classifier f, and the machinery to run it and its serialized variants.
+
+    Args:
+        model: The model; it is copied for inference and stays trainable.
+        spec: Solver of the cold reference solve.
+        sigma: Noise level at which the numeric margin is measured, pixel units.
+        device: Torch device; None means the CPU.
+        precision: ``float32``, ``float64`` or ``bfloat16``.
+    """
+
+    def __init__(
+        self,
+        model: EquilibriumModel,
+        spec: SolverSpec,
+        *,
+        sigma: float,
+        device: str | torch.device | None = None,
+        precision: str = "float32",
+    ) -> None:
+        self.device = torch.device(device or "cpu")
+        self.dtype = _PRECISIONS[precision]
+        self.precision = precision
+        self.spec = spec
+        self.model = inference_copy(model, dtype=self.dtype, device=self.device)
+        self.digest = weights_digest(model)
+        self.input_shape = tuple(model.input_shape)
+        self.num_classes = int(model.num_classes)
+        if self.device.type == "cuda":
+            # TF32 is another, coarser classifier than the one a certificate names (THEORY 1.1).
+            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cudnn.benchmark = False
+        self.margin = self._measure_margin(sigma)
+
+    @property
+    def reference(self) -> Reference:
+        """The record of this classifier for a certificate."""
+        return Reference(
+            weights_digest=self.digest,
+            solver=str(self.spec),
+            precision=self.precision,
+            margin=self.margin,
+        )
+
+    def labelled(
+        self,
+        images: Tensor,  # (count, C, H, W)
+        *,
+        spec: SolverSpec | None = None,
+        state0: State | None = None,
+    ) -> tuple[Labels, Solution]:
+        """Solve and label some noisy images; a cold reference solve unless told otherwise."""
+        moved = images.to(device=self.device, dtype=self.dtype)
+        logits, solution = solve_rows(self.model, moved, spec or self.spec, state0=state0)
+        return labels_of(logits, solution), solution
+
+    def _measure_margin(self, sigma: float) -> float:
+        """Return the logit lead below which the batch shape could decide a label (THEORY 1.1).
+
+        Measured, not proved: the largest change of a top-two logit difference of fixed noisy
+        probe images between batch shapes (stopping decisions included), with a safety factor,
+        rounded up to a power of two so that the same machine always finds the same margin.
+        """
+        source = NoiseSource(seed=0, index=0, shape=self.input_shape, sigma=sigma)
+        pixels = source.draws("margin-images", range(_PROBES)) / np.float32(sigma)
+        probes = torch.from_numpy(np.clip(0.5 + 0.5 * pixels, 0.0, 1.0))
+        probes = probes + torch.from_numpy(source.draws("margin-noise", range(_PROBES)))
+        probes = probes.to(device=self.device, dtype=self.dtype)
+        large = torch.cat([probes] * 7)[: 400]
+        whole = solve_rows(self.model, large, self.spec)[0][:_PROBES].double()
+        parts = [torch.cat([solve_rows(self.model, part, self.spec)[0] for part in probes.split(k)])
+                 for k in (1, 7, 32, _PROBES)]
+        usable = torch.isfinite(whole).all(dim=1)
+        if not bool(usable.any()):
+            return 0.0  # every draw will count for no class, so no lead can mislead
+        order = whole.topk(2, dim=1).indices
+        lead = _difference(whole, order)[usable]
+        moved = max(float((_difference(p.double(), order)[usable] - lead).abs().max())
+                    for p in parts)
+        rounding = torch.finfo(self.dtype).eps * float(whole[usable].abs().max())
+        return 2.0 ** math.ceil(math.log2(max(_SAFETY * moved, rounding, 1e-30)))
+
+
+def _difference(logits: Tensor, order: Tensor) -> Tensor:  # (rows,)
+    chosen = logits.gather(1, order)
+    return chosen[:, 0] - chosen[:, 1]

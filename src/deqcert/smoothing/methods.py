@@ -1,0 +1,256 @@
+"""The certification methods: what each draws, counts and may conclude."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from deqcert.certificate import Audit
+from deqcert.smoothing.audit import audited_count
+from deqcert.smoothing.classifier import NO_CLASS
+from deqcert.smoothing.sampling import Sampler, Serialization, count_labels
+from deqcert.smoothing.spent import Spent
+from deqcert.stats import (
+    AuditPlan,
+    clopper_pearson_lower,
+    plan_audit,
+    theorem_3_1_lower,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Procedure:
+    """The numbers of a certification, fixed before any draw.
+
+    Attributes:
+        n0: Selection draws.
+        n: Estimation draws.
+        alpha: Failure probability.
+        audit: ``"auto"``, a count or a share of the draws labelled with the class.
+        serialization: How serialized labels are made.
+    """
+
+    n0: int
+    n: int
+    alpha: float
+    audit: int | float | str
+    serialization: Serialization
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a method found: the statistical half of a certificate."""
+
+    predicted: int | None
+    p_lower: float
+    guarantee: str
+    counts0: np.ndarray
+    counts: np.ndarray
+    count: int
+    alpha_count: float | None
+    alpha_audit: float | None
+    audit: Audit | None = None
+    serialized: bool = False
+    plan: dict[str, Any] = field(default_factory=dict)
+
+
+def standard(sampler: Sampler, procedure: Procedure, spent: Spent, pilot: Spent) -> Outcome:
+    """Certify by independent cold solves (Cohen, Rosenfeld, Kolter 2019; THEORY 2).
+
+    Guarantee:
+        With probability at least ``1 - alpha`` over the draws, ``p_lower`` is at most the
+        probability of the predicted class under the noise.
+    """
+    counts0 = sampler.cold_counts("selection", procedure.n0, pilot)
+    plan = {"method": "standard", "reason": "requested"}
+    return _independent(sampler, procedure, spent, counts0, plan)
+
+
+def _independent(
+    sampler: Sampler,
+    procedure: Procedure,
+    spent: Spent,
+    counts0: np.ndarray,  # (classes,)
+    plan: dict[str, Any],
+) -> Outcome:
+    counts = sampler.cold_counts("estimation", procedure.n, spent)
+    predicted = _most_frequent(counts0)
+    count = 0 if predicted is None else int(counts[predicted])
+    return Outcome(
+        predicted=predicted,
+        p_lower=float(clopper_pearson_lower(count, procedure.n, procedure.alpha)),
+        guarantee="standard",
+        counts0=counts0,
+        counts=counts,
+        count=count,
+        alpha_count=procedure.alpha,
+        alpha_audit=0.0,
+        plan=plan,
+    )
+
+
+def srs(sampler: Sampler, procedure: Procedure, spent: Spent, pilot: Spent) -> Outcome:
+    """Certify by serialized solves and a random audit (THEORY 3, Theorems A and A').
+
+    The selection draws are labelled cold, and also serialized: from both the size of the audit is
+    planned, or that independent solves (the method ``standard``) or an abstention are the better
+    way for this image. All of that is decided on other draws than the estimate's (THEORY 5.1).
+
+    Guarantee:
+        With probability at least ``1 - alpha`` over the draws and the audit, ``p_lower`` is at
+        most the probability of the predicted class of the *reference* classifier under the noise.
+    """
+    classes = sampler.classifier.num_classes
+    found = sampler.cold("selection", range(procedure.n0), pilot)
+    reference = found.clear(sampler.classifier.margin)
+    counts0 = count_labels(reference, classes)
+    predicted = _most_frequent(counts0)
+    plan = _plan(sampler, procedure, reference, predicted, pilot)
+    record = _plan_record(plan)
+    if predicted is None or plan.method == "abstain":
+        return _given_up(procedure, counts0, record)
+    if plan.method == "standard":
+        return _independent(sampler, procedure, spent, counts0, record)
+    labels = sampler.serialized("estimation", procedure.n, procedure.serialization, spent)
+    audited = audited_count(sampler, labels, predicted, plan, spent)
+    return Outcome(
+        predicted=predicted,
+        p_lower=audited.p_lower,
+        guarantee="audited",
+        counts0=counts0,
+        counts=count_labels(labels, classes),
+        count=audited.count,
+        alpha_count=plan.alpha_count,
+        alpha_audit=plan.alpha_audit,
+        audit=audited.audit,
+        serialized=True,
+        plan=record,
+    )
+
+
+def _plan(
+    sampler: Sampler,
+    procedure: Procedure,
+    reference: np.ndarray,  # (n0,) clear cold labels of the selection draws
+    predicted: int | None,
+    pilot: Spent,
+) -> AuditPlan:
+    cold_cost = pilot.cell_evaluations / procedure.n0
+    how = procedure.serialization
+    # Shorter chains than in the run, so that most pilot draws are warm ones.
+    chains = max(1, min(how.chains, procedure.n0 // 5))
+    warm = Spent()
+    labels = sampler.serialized(
+        "selection",
+        procedure.n0,
+        Serialization(serial=how.serial, warmup=how.warmup, start=how.start, chains=chains),
+        warm,
+        shown_as="pilot",
+    )
+    warm_cost = how.serial.max_steps
+    pilot.merge(warm)
+    later = np.arange(len(labels)) >= chains if procedure.n0 > chains else slice(None)
+    serial, cold = labels[later], reference[later]
+    claimed = serial == (NO_CLASS if predicted is None else predicted)
+    return plan_audit(
+        n0=procedure.n0,
+        count0=0 if predicted is None else int((reference == predicted).sum()),
+        pilot_claimed=int(claimed.sum()),
+        pilot_disagreed=int((claimed & (cold != predicted)).sum()),
+        n=procedure.n,
+        alpha=procedure.alpha,
+        cost_ratio=warm_cost / max(cold_cost, 1e-9),
+        audit=procedure.audit,
+    )
+
+
+def _plan_record(plan: AuditPlan) -> dict[str, Any]:
+    record: dict[str, Any] = {"method": plan.method, "reason": plan.reason}
+    if plan.method == "srs":
+        record["audit"] = plan.drawn
+        record["rule"] = "theorem-a" if plan.region is None else "theorem-a-joint"
+        if plan.region is not None:
+            record["weight"] = plan.region.weight
+            record["strip"] = plan.region.strip
+    return record
+
+
+def _given_up(procedure: Procedure, counts0: np.ndarray, plan: dict[str, Any]) -> Outcome:
+    return Outcome(
+        predicted=None,
+        p_lower=0.0,
+        guarantee="audited",
+        counts0=counts0,
+        counts=np.zeros_like(counts0),
+        count=0,
+        alpha_count=None,
+        alpha_audit=None,
+        plan=plan,
+    )
+
+
+def srs_paper(sampler: Sampler, procedure: Procedure, spent: Spent, pilot: Spent) -> Outcome:
+    """Repeat Theorem 3.1 of Gao et al. (2024) as published, for comparison.
+
+    Guarantee:
+        None. The checked draws are the first ones after the first batch instead of random ones,
+        and the estimated share of wrong labels is not bounded jointly with the count as a valid
+        rule must (PAPER 3, THEORY 3); `guarantee` is recorded as ``none``.
+    """
+    classes = sampler.classifier.num_classes
+    how = procedure.serialization
+    selection = sampler.serialized("selection", procedure.n0, how, pilot)
+    counts0 = count_labels(selection, classes)
+    predicted = _most_frequent(counts0)
+    labels = sampler.serialized("estimation", procedure.n, how, spent)
+    counts = count_labels(labels, classes)
+    first = min(how.chains, max(procedure.n - 1, 0))
+    checked = np.arange(first, min(first + published_audit(procedure), procedure.n))
+    reference = sampler.cold("estimation", checked, spent, shown_as="audit").label
+    claimed = labels[checked] == (NO_CLASS if predicted is None else predicted)
+    agreed = int((claimed & (reference == predicted)).sum())
+    count = 0 if predicted is None else int(counts[predicted])
+    p_lower = theorem_3_1_lower(
+        agreed=agreed, audited=int(claimed.sum()), count=count, n=procedure.n, alpha=procedure.alpha
+    )
+    return Outcome(
+        predicted=predicted,
+        p_lower=float(p_lower),
+        guarantee="none",
+        counts0=counts0,
+        counts=counts,
+        count=count,
+        alpha_count=procedure.alpha / 2,
+        alpha_audit=procedure.alpha / 2,
+        audit=Audit(
+            population=count,
+            drawn=int(claimed.sum()),
+            disagreements=int(claimed.sum()) - agreed,
+            upper_bound=None,
+        ),
+        serialized=True,
+        plan={"method": "srs-paper", "reason": "as published; no guarantee"},
+    )
+
+
+def published_audit(procedure: Procedure) -> int:
+    """Return K of the published rule: 400 unless a count or share was asked for."""
+    if isinstance(procedure.audit, str):
+        return 400
+    if isinstance(procedure.audit, float):
+        return round(procedure.audit * procedure.n)
+    return procedure.audit
+
+
+def _most_frequent(counts: np.ndarray) -> int | None:
+    return int(counts.argmax()) if counts.sum() > 0 else None
+
+
+METHODS: dict[str, Callable[[Sampler, Procedure, Spent, Spent], Outcome]] = {
+    "standard": standard,
+    "srs": srs,
+    "srs-paper": srs_paper,
+}
