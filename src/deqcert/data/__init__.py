@@ -1,0 +1,8 @@
+"""Data sets by name, read from their original files; images leave in [0, 1]."""
+
+from __future__ import annotations
+
+from deqcert.data.dataset import Dataset, Example
+from deqcert.data.registry import SOURCES, load_data
+
+__all__ = ["SOURCES", "Dataset", "Example", "load_data"]
