@@ -1,0 +1,355 @@
+"""The command line: parsing and wiring only.
+
+Heavy imports stay inside the commands, so that ``deqcert --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from deqcert.errors import ConfigurationError, DeqcertError, NumericalWarning
+
+if TYPE_CHECKING:
+    from deqcert.models import EquilibriumModel
+    from deqcert.smoothing import Certifier
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Certified robustness for deep equilibrium models, by serialized random smoothing.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+out = Console()
+err = Console(stderr=True)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def one_line_errors(command: Function) -> Function:
+    """Turn a `DeqcertError` into one line and exit code 2, Ctrl-C into a hint and 130."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        import warnings
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+            del rest, more
+            if issubclass(category, NumericalWarning):
+                err.print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True)
+
+        warnings.showwarning = show
+        try:
+            return command(*args, **kwargs)
+        except DeqcertError as error:
+            err.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt:
+            err.print("stopped; the same command goes on from here", highlight=False)
+            raise typer.Exit(130) from None
+
+    return wrapped  # pyright: ignore[reportReturnType]
+
+
+def read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Take defaults of options from a TOML file; options on the command line win."""
+    if path is None:
+        return None
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise typer.BadParameter(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+        raise typer.BadParameter(f"{path} is not TOML: {error}") from error
+    names = {o.removeprefix("--"): p.name for p in context.command.params for o in p.opts}
+    defaults = {}
+    for key, value in values.items():
+        name = names.get(key.replace("_", "-"))
+        if name is None:
+            raise typer.BadParameter(f"{path} sets {key!r}, which is not an option of this command")
+        defaults[name] = str(value) if isinstance(value, (int, float, str)) else value
+    context.default_map = {**(context.default_map or {}), **defaults}
+    return path
+
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", is_eager=True, callback=read_config, help="TOML file with options of this command."
+    ),
+]
+DataName = Annotated[str, typer.Option("--data", help="Data set; see [b]deqcert data[/b].")]
+DataFolder = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder with the data set's original files.")
+]
+ModelName = Annotated[
+    str,
+    typer.Option("--model", help="Zoo name, checkpoint file or folder; see [b]deqcert models[/b]."),
+]
+Sigma = Annotated[
+    float, typer.Option("--sigma", help="Noise standard deviation, pixel units (pixels in [0, 1]).")
+]
+Alpha = Annotated[float, typer.Option(help="Failure probability of one certificate, in (0, 1).")]
+Method = Annotated[
+    str, typer.Option(help="standard, srs, or srs-paper (as published; no guarantee).")
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        help="Cold solver of the certified classifier, name:steps or name:steps:tolerance. "
+        "Default: the model's own, else anderson:30."
+    ),
+]
+Serial = Annotated[
+    str | None, typer.Option(help="Warm solver. Default: the model's own, else anderson:3.")
+]
+Warmup = Annotated[
+    str | None,
+    typer.Option(help="Solver of the first serialized batch. Default: the model's, else anderson:10."),
+]
+Start = Annotated[str, typer.Option(help="Start of warm solves: previous, clean or mean.")]
+AuditSize = Annotated[
+    str,
+    typer.Option(
+        help="Draws to audit: auto (planned per image), a count, or a share such as 0.1 or 10%."
+    ),
+]
+Chains = Annotated[int, typer.Option(help="Serialized rows side by side; part of the method.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(help="Rows computed at once; hardware only, changes no label. Default 400."),
+]
+Device = Annotated[str | None, typer.Option(help="Torch device, such as cpu or cuda. Default cpu.")]
+Precision = Annotated[str, typer.Option("--dtype", help="float32, float64 or bfloat16.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(help="Seed of the noise, >= 0. Default: the run's own, or the system's."),
+]
+
+
+@app.command()
+@one_line_errors
+def certify(
+    data: DataName,
+    model: ModelName,
+    sigma: Sigma,
+    out_dir: Annotated[Path, typer.Option("--out", help="Run folder; resumed if it exists.")],
+    split: Annotated[str, typer.Option(help="train or test.")] = "test",
+    skip: Annotated[int, typer.Option(help="Certify every skip-th image.")] = 1,
+    limit: Annotated[
+        int | None, typer.Option("--max", help="Certify at most so many images in all.")
+    ] = None,
+    n: Annotated[int, typer.Option(help="Estimation draws per image.")] = 10_000,
+    n0: Annotated[int, typer.Option(help="Selection (and pilot) draws per image.")] = 100,
+    alpha: Alpha = 0.001,
+    method: Method = "srs",
+    reference: Reference = None,
+    serial: Serial = None,
+    warmup: Warmup = None,
+    start: Start = "previous",
+    audit: AuditSize = "auto",
+    chains: Chains = 400,
+    batch_size: BatchSize = None,
+    runner: Annotated[str, typer.Option(help="How the work is spread: local.")] = "local",
+    device: Device = None,
+    dtype: Precision = "float32",
+    seed: Seed = None,
+    data_dir: DataFolder = None,
+    config: ConfigFile = None,
+) -> None:
+    """Certify images of a data set into a run folder, resumable at any time."""
+    del config
+    from deqcert.data import load_data
+    from deqcert.runners import certify_dataset
+    from deqcert.runners.console import console_watch
+
+    certifier = _certifier(
+        _load_model(model),
+        sigma=sigma,
+        n0=n0,
+        n=n,
+        alpha=alpha,
+        method=method,
+        reference=reference,
+        serial=serial,
+        warmup=warmup,
+        start=start,
+        audit=parse_audit(audit),
+        chains=chains,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+    )
+    images = load_data(data, split=split, folder=data_dir)
+    with console_watch(method, err) as watch:
+        run = certify_dataset(
+            certifier,
+            images,
+            out=out_dir,
+            skip=skip,
+            limit=limit,
+            seed=seed,
+            runner=runner,
+            watch=watch,
+        )
+    out.print(f"{len(run.done)} records in {run.path}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+@one_line_errors
+def predict(
+    model: ModelName,
+    sigma: Sigma,
+    image: Annotated[
+        Path | None, typer.Option(help="Image file of the model's size (PNG, JPEG ...).")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Data set to take the image from.")] = None,
+    index: Annotated[int, typer.Option(help="Which image of the data set.")] = 0,
+    split: Annotated[str, typer.Option(help="train or test.")] = "test",
+    n: Annotated[int, typer.Option(help="Draws.")] = 1000,
+    alpha: Annotated[
+        float, typer.Option(help="Probability of returning a wrong class, in (0, 1).")
+    ] = 0.001,
+    method: Method = "standard",
+    reference: Reference = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    dtype: Precision = "float32",
+    seed: Seed = None,
+    data_dir: DataFolder = None,
+) -> None:
+    """Predict the smoothed class of one image, or abstain."""
+    from deqcert.data import load_data, read_image
+
+    if (image is None) == (data is None):
+        raise ConfigurationError("give either --image FILE or --data NAME with --index")
+    certifier = _certifier(
+        _load_model(model),
+        sigma=sigma,
+        n=n,
+        alpha=alpha,
+        method=method,
+        reference=reference,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+    )
+    names: tuple[str, ...] = ()
+    if image is not None:
+        pixels = read_image(image, certifier.classifier.input_shape)
+    else:
+        images = load_data(str(data), split=split, folder=data_dir)
+        if not 0 <= index < len(images):
+            raise ConfigurationError(
+                f"--index must lie in 0..{len(images) - 1} for {data} {split}, but got {index}"
+            )
+        pixels, names = images[index].image, images.class_names
+    found = certifier.predict(pixels, n=n, alpha=alpha, seed=seed, index=index)
+    if found is None:
+        out.print(f"abstain: {n} draws do not decide at alpha {alpha:g}", highlight=False)
+        return
+    name = f" ({names[found]})" if names and names[found] != str(found) else ""
+    out.print(f"class {found}{name}", highlight=False)
+
+
+@app.command()
+@one_line_errors
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="One or more run folders.")],
+    radii: Annotated[
+        str | None, typer.Option(help="Radii of the table, pixel units, such as 0,0.25,0.5.")
+    ] = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Folder for tables and curves; needed for several.")
+    ] = None,
+) -> None:
+    """Print and write tables and certified-accuracy curves of one or more runs."""
+    from deqcert.results import report as make_report
+
+    made = make_report(runs, radii=parse_radii(radii), out=out_dir)
+    out.print(made)
+
+
+@app.command()
+@one_line_errors
+def models() -> None:
+    """List the architectures and the trained models that come with deqcert."""
+    from deqcert.models import available_models
+
+    table = Table("model", "images", "classes", "parameters", "trained", "facts", box=None)
+    for entry in available_models():
+        table.add_row(*map(str, entry))
+    out.print(table)
+
+
+@app.command("data")
+@one_line_errors
+def list_data() -> None:
+    """List the data sets, where they are looked for, and their licences."""
+    from deqcert.data import SOURCES
+
+    table = Table("data set", "classes", "licence and source", box=None)
+    for name, source in SOURCES.items():
+        table.add_row(name, str(len(source.class_names)), source.licence)
+    out.print(table)
+
+
+def parse_audit(text: str) -> int | float | str:
+    """Return an audit given on the command line: auto, a count, a share, or a percentage."""
+    if text == "auto":
+        return text
+    try:
+        if text.endswith("%"):
+            return float(text[:-1]) / 100.0
+        return int(text) if text.lstrip("+-").isdigit() else float(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"audit must be auto, a count, or a share such as 0.1 or 10%, but got {text!r}"
+        ) from None
+
+
+def parse_radii(text: str | None) -> list[float] | None:
+    """Return radii given on the command line, separated by commas."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigurationError(
+            f"radii must be numbers separated by commas, but got {text!r}"
+        ) from None
+
+
+def _load_model(name: str) -> EquilibriumModel:
+    from deqcert.models import load_model
+
+    return load_model(name)
+
+
+def _certifier(model: EquilibriumModel, **settings: Any) -> Certifier:
+    from deqcert.smoothing import Certifier
+
+    return Certifier(model, **settings)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Progress of a run in the terminal: bars for people, plain lines for files and pipes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from deqcert.runners.dataset import Watch
+
+
+@contextmanager
+def console_watch(title: str, console: Console) -> Iterator[Watch]:
+    """Show a run's progress, rate and time left while the block runs."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TaskProgressColumn(show_speed=True),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    images = progress.add_task(title, total=None)
+    draws = progress.add_task("draws", total=None)
+    tally = {"seen": 0, "total": 0, "certified": 0, "correct": 0}
+
+    def started(done: int, total: int) -> None:
+        progress.update(images, completed=done, total=total)
+        tally.update(seen=done, total=total)
+        if done:
+            console.print(f"{title}: resuming, {done} of {total} images are done", highlight=False)
+
+    def drawn(stage: str, done: int, total: int) -> None:
+        progress.update(draws, description=stage, completed=done, total=total)
+
+    def finished(record: Mapping[str, Any]) -> None:
+        tally["seen"] += 1
+        progress.advance(images)
+        if not console.is_terminal:
+            console.print(_line(title, tally, record), highlight=False, soft_wrap=True)
+
+    with progress:
+        yield Watch(started=started, draws=drawn, finished=finished)
+
+
+def _line(title: str, tally: Mapping[str, int], record: Mapping[str, Any]) -> str:
+    if record["prediction"] is None:
+        verdict = "abstain"
+    else:
+        right = "correct" if record["correct"] else "wrong"
+        verdict = f"class {record['prediction']} ({right}), radius {_floored(record['radius'])}"
+    return (
+        f"{title}: {tally['seen']}/{tally['total']} image {record['index']}: {verdict}, "
+        f"{record['cell_evaluations']:,} cell evaluations, {record['seconds']:.1f} s"
+    )
+
+
+def _floored(radius: float) -> str:
+    """Format a radius without ever rounding it up."""
+    return f"{int(radius * 1000) / 1000:.3f}"
