@@ -1,0 +1,66 @@
+"""Copies of a model for inference: the same function, fewer operations, no gradients."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from deqcert.models.equilibrium import EquilibriumModel
+from deqcert.models.layers import fold_batch_norm
+
+
+def inference_copy(
+    model: EquilibriumModel,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> EquilibriumModel:
+    """Return a folded copy of `model` in eval mode; the model itself is left as it is.
+
+    Every submodule with a `fold()` method gives way to what that returns, and inside an
+    `nn.Sequential` a convolution followed by BatchNorm becomes one convolution. Both are exact up
+    to rounding.
+
+    Args:
+        model: Any equilibrium model.
+        dtype: Precision of the copy; None keeps the model's.
+        device: Where the copy lives; None keeps the model's.
+    """
+    folded = copy.deepcopy(model).eval()
+    _fold_children(folded)
+    folded.to(device=device, dtype=dtype)
+    return folded.requires_grad_(False).eval()
+
+
+def _fold_children(parent: nn.Module) -> None:
+    for name, child in parent.named_children():
+        fold = getattr(child, "fold", None)
+        if callable(fold):
+            folded = fold()
+            assert isinstance(folded, nn.Module)
+            setattr(parent, name, folded)
+        else:
+            _fold_children(child)
+    if type(parent) is nn.Sequential:  # a subclass may run its parts in another order
+        _fold_neighbours(parent)
+
+
+def _fold_neighbours(parts: nn.Sequential) -> None:
+    for index in range(len(parts) - 1):
+        conv, norm = parts[index], parts[index + 1]
+        if _is_foldable(conv, norm):
+            parts[index] = fold_batch_norm(conv, norm)  # pyright: ignore[reportArgumentType]
+            parts[index + 1] = nn.Identity()
+
+
+def _is_foldable(conv: nn.Module, norm: nn.Module) -> bool:
+    # Subclasses may compute something else, and other padding modes do not fold exactly; both
+    # are left alone.
+    return (
+        type(conv) is nn.Conv2d
+        and type(norm) is nn.BatchNorm2d
+        and conv.padding_mode == "zeros"
+        and norm.running_mean is not None
+    )

@@ -1,0 +1,62 @@
+"""Multiscale deep equilibrium models (Bai, Koltun, Kolter 2020; PAPER 4)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from deqcert.models.equilibrium import EquilibriumModel
+from deqcert.models.implicit import GradientSpec
+from deqcert.models.layers import start_plain_convolutions
+from deqcert.models.mdeq_cell import MDEQCell
+from deqcert.models.mdeq_config import MDEQConfig
+from deqcert.models.mdeq_ends import Stem, make_head
+
+MDEQInjection = tuple[Tensor, tuple[Tensor, ...] | None]
+"""The stem's output, and the dropout masks of this solve while training."""
+
+
+class MDEQ(EquilibriumModel):
+    """An MDEQ classifier: state at n resolutions, injection at the highest, z0 = 0.
+
+    Args:
+        config: Its configuration.
+        gradient: How gradients are taken at the fixed point; None means implicit.
+    """
+
+    def __init__(self, config: MDEQConfig, *, gradient: GradientSpec | None = None) -> None:
+        super().__init__(
+            num_classes=config.num_classes,
+            input_shape=config.input_shape,
+            solver=config.solver,
+            gradient=gradient,
+        )
+        self.config = config
+        self.stem = Stem(config)
+        self.f = MDEQCell(config)
+        self.head = make_head(config)
+        start_plain_convolutions(self, config.init_std)
+
+    def inject(self, x: Tensor) -> MDEQInjection:  # (batch, C, H, W), pixels in [0, 1]
+        """Return the stem's output and, while training with dropout, fresh masks."""
+        top = self.stem(x)
+        return top, self._masks(top) if self.training and self.config.dropout > 0 else None
+
+    def initial_state(self, injection: MDEQInjection) -> tuple[Tensor, ...]:
+        """Return zeros at every resolution."""
+        top, _ = injection
+        return tuple(top.new_zeros(len(top), *shape) for shape in self.config.state_shapes)
+
+    def cell(self, state: tuple[Tensor, ...], injection: MDEQInjection) -> tuple[Tensor, ...]:
+        """Return f(state, injection)."""
+        return self.f(state, *injection)
+
+    def classify(self, state: tuple[Tensor, ...]) -> Tensor:  # (batch, classes)
+        """Return the logits."""
+        return self.head(state)
+
+    def _masks(self, like: Tensor) -> tuple[Tensor, ...]:  # each (batch, c_i, 1, 1)
+        keep = 1.0 - self.config.dropout
+        return tuple(
+            like.new_empty(len(like), count, 1, 1).bernoulli_(keep) / keep
+            for count in self.config.channels
+        )

@@ -1,0 +1,111 @@
+"""Solving many rows so that none notices its neighbours (THEORY 1.1).
+
+Kernels round differently for some batch shapes, tiny and odd ones above all. Rows are therefore
+computed in a few even batch sizes, short batches padded and the padding cut off again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from deqcert.errors import ConfigurationError
+from deqcert.models.trees import leaves
+from deqcert.solvers import Solution, SolverSpec, State, map_tree, solve
+
+if TYPE_CHECKING:
+    from deqcert.models.equilibrium import EquilibriumModel
+
+BATCH_SIZES = (16, 32, 64, 96, 128, 192, 256, 320, 400)
+"""The batch sizes rows are computed in; longer batches are cut into chunks of the last."""
+
+
+@torch.no_grad()
+def solve_rows(
+    model: EquilibriumModel,
+    x: Tensor,  # (batch, C, H, W)
+    spec: SolverSpec | str,
+    state0: State | None = None,  # (batch, ...) or a tuple of such
+    *,
+    sizes: Sequence[int] = BATCH_SIZES,
+) -> tuple[Tensor, Solution]:  # (batch, classes), solution of the same rows
+    """Solve and classify a batch without gradients, in fixed batch sizes.
+
+    Args:
+        model: The model, in eval mode.
+        x: Images; padded to the next of `sizes`, cut into chunks above the largest.
+        spec: The solver.
+        state0: Start of every row; None means the model's own.
+        sizes: Ascending batch sizes the hardware may see.
+
+    Returns:
+        Logits and the `Solution`, both with exactly the rows of `x`. `rows_evaluated` counts the
+        padding too, since the hardware does compute it.
+
+    Raises:
+        ConfigurationError: `x` has no rows, or `state0` another number of rows.
+    """
+    spec = SolverSpec.parse(spec)
+    count, most = x.shape[0], sizes[-1]
+    if count == 0:
+        raise ConfigurationError("a solve needs at least 1 row, but got 0")
+    if state0 is not None and any(part.shape[0] != count for part in leaves(state0)):
+        rows = leaves(state0)[0].shape[0]
+        raise ConfigurationError(f"state0 must have {count} rows like the images, but has {rows}")
+    if count <= most:
+        return _solve_chunk(model, x, spec, state0, sizes)
+    parts = []
+    for low in range(0, count, most):
+        start = None if state0 is None else _cut(state0, low, low + most)
+        parts.append(_solve_chunk(model, x[low : low + most], spec, start, sizes))
+    logits, solutions = zip(*parts, strict=True)
+    return torch.cat(logits), _join(solutions)
+
+
+def _solve_chunk(
+    model: EquilibriumModel,
+    x: Tensor,  # (batch, C, H, W), at most sizes[-1] rows
+    spec: SolverSpec,
+    state0: State | None,
+    sizes: Sequence[int],
+) -> tuple[Tensor, Solution]:
+    count = x.shape[0]
+    size = next(size for size in sizes if size >= count)
+    # The solver sees the real rows alone and pads each cell evaluation itself, so that padding
+    # neither takes steps of its own nor keeps a finished batch running.
+    injection = _cut(model.inject(_pad(x, size)), 0, count)
+    state = model.initial_state(injection) if state0 is None else state0
+    solution = solve(model.cell, state, injection, spec=spec, sizes=tuple(sizes))
+    logits = model.classify(map_tree(lambda part: _pad(part, size), solution.state))
+    return logits[:count], solution
+
+
+def _pad(rows: Tensor, size: int) -> Tensor:  # (count, ...) -> (size, ...)
+    missing = size - rows.shape[0]
+    # A copy of a real row is as ordinary as padding gets: no zeros to divide by in a normalisation.
+    return torch.cat([rows, rows[:1].expand(missing, *rows.shape[1:])]) if missing else rows
+
+
+def _cut(tree: Any, low: int, high: int) -> Any:
+    return map_tree(lambda part: part[low:high], tree)
+
+
+def _join(solutions: Sequence[Solution]) -> Solution:
+    first = solutions[0].state
+    state: State
+    if isinstance(first, Tensor):
+        state = torch.cat([leaves(s.state)[0] for s in solutions])
+    else:
+        parts = zip(*(leaves(s.state) for s in solutions), strict=True)
+        state = tuple(torch.cat(part) for part in parts)
+    return Solution(
+        state=state,
+        status=torch.cat([s.status for s in solutions]),
+        steps=torch.cat([s.steps for s in solutions]),
+        residual=torch.cat([s.residual for s in solutions]),
+        cell_evaluations=torch.cat([s.cell_evaluations for s in solutions]),
+        rows_evaluated=sum(s.rows_evaluated for s in solutions),
+    )

@@ -1,0 +1,183 @@
+"""Named architectures, and the trained weights that ship with the package."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deqcert.errors import CheckpointError, unknown_name
+from deqcert.models.checkpoints import SUFFIX, read_model
+from deqcert.models.equilibrium import EquilibriumModel
+from deqcert.models.mdeq import MDEQ
+from deqcert.models.mdeq_config import MDEQConfig
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""Folder of the shipped weights, NAME.safetensors beside its card NAME.json."""
+
+DEFAULT_SIGMA_TAG = "s050"
+_TAG = re.compile(r"^(?P<architecture>.+)-(?P<tag>s\d{3})$")
+
+_CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+ARCHITECTURES: dict[str, MDEQConfig] = {
+    "mdeq-digits": MDEQConfig(
+        input_shape=(1, 8, 8),
+        num_classes=10,
+        channels=(16, 32),
+        expansion=2,
+        head="flatten",
+        mean=(0.3,),
+        std=(0.4,),
+    ),
+    # The three published configurations (PAPER 4): 0.25, 11.1 and 18.6 million parameters.
+    "mdeq-small": MDEQConfig(
+        input_shape=(3, 32, 32),
+        num_classes=10,
+        channels=(8, 16, 32),
+        head_channels=(7, 14, 28),
+        final_width=200,
+        dropout=0.2,
+        **_CIFAR10,
+    ),
+    "mdeq-large": MDEQConfig(
+        input_shape=(3, 32, 32),
+        num_classes=10,
+        channels=(32, 64, 128, 256),
+        head_channels=(14, 28, 56, 112),
+        final_width=1680,
+        dropout=0.22,
+        **_CIFAR10,
+    ),
+    "mdeq-small-imagenet": MDEQConfig(
+        input_shape=(3, 224, 224),
+        num_classes=1000,
+        channels=(32, 64, 128, 256),
+        head_channels=(28, 56, 112, 224),
+        final_width=2048,
+        stem_strides=(2, 2),
+        dropout=0.02,
+        solver="broyden:14",
+        **_IMAGENET,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """One name that `load_model` understands.
+
+    Attributes:
+        name: The name.
+        architecture: The architecture behind it.
+        pretrained: Whether trained weights ship for this name.
+        config: Settings of the architecture.
+        card: Facts about the weights (training sigma, accuracies, command); empty without them.
+    """
+
+    name: str
+    architecture: str
+    pretrained: bool
+    config: MDEQConfig
+    card: dict[str, Any]
+
+
+def available_models() -> list[ModelEntry]:
+    """Return all architectures, each followed by its shipped weights."""
+    entries = []
+    for architecture, config in ARCHITECTURES.items():
+        shipped = _shipped(architecture)
+        entries.append(
+            ModelEntry(
+                name=architecture,
+                architecture=architecture,
+                pretrained=f"{architecture}-{DEFAULT_SIGMA_TAG}" in shipped,
+                config=config,
+                card={},
+            )
+        )
+        entries += [
+            ModelEntry(
+                name=name,
+                architecture=architecture,
+                pretrained=True,
+                config=config,
+                card=_card(name),
+            )
+            for name in shipped
+        ]
+    return entries
+
+
+def build(architecture: str, **changes: Any) -> EquilibriumModel:
+    """Return a named architecture with fresh weights.
+
+    Args:
+        architecture: A name of `ARCHITECTURES`, or ``mdeq`` for one described in full.
+        **changes: Settings of `MDEQConfig` that differ from the named ones.
+
+    Raises:
+        UnknownNameError: Unknown architecture or setting.
+        ConfigurationError: A setting out of range.
+    """
+    if architecture == "mdeq":
+        return MDEQ(MDEQConfig.from_dict(changes))
+    if architecture not in ARCHITECTURES:
+        raise unknown_name("architecture", architecture, [*ARCHITECTURES, "mdeq"])
+    return MDEQ(ARCHITECTURES[architecture].replace(**changes))
+
+
+def load_model(name_or_path: str | Path, *, pretrained: bool = True) -> EquilibriumModel:
+    """Return a model in eval mode.
+
+    Args:
+        name_or_path: A zoo name such as ``mdeq-digits-s050`` (the bare architecture means noise
+            level 0.50), a checkpoint folder, or a ``.safetensors`` file.
+        pretrained: False builds the named architecture with fresh weights.
+
+    Raises:
+        UnknownNameError: No such name.
+        CheckpointError: A checkpoint that is missing, damaged or foreign, or no weights ship for
+            this name.
+    """
+    text = str(name_or_path)
+    if isinstance(name_or_path, Path) or _is_path(text):
+        return read_model(Path(text), pretrained=pretrained)
+    architecture = _architecture_of(text)
+    if not pretrained:
+        return build(architecture).eval()
+    name = text if text != architecture else f"{architecture}-{DEFAULT_SIGMA_TAG}"
+    if name not in _shipped(architecture):
+        known = ", ".join(_shipped(architecture)) or "none"
+        raise CheckpointError(
+            f"no trained weights ship as {name!r} (shipped for {architecture}: {known}); give a "
+            "checkpoint, or pretrained=False for fresh weights"
+        )
+    return read_model(WEIGHTS / f"{name}{SUFFIX}")
+
+
+def _is_path(text: str) -> bool:
+    return text.endswith(SUFFIX) or "/" in text or "\\" in text or Path(text).is_dir()
+
+
+def _architecture_of(name: str) -> str:
+    """Return the architecture of a zoo name, with or without its noise level."""
+    if name in ARCHITECTURES:
+        return name
+    match = _TAG.match(name)
+    if match and match["architecture"] in ARCHITECTURES:
+        return match["architecture"]
+    raise unknown_name("model", name, [entry.name for entry in available_models()])
+
+
+def _shipped(architecture: str) -> list[str]:
+    names = sorted(path.stem for path in WEIGHTS.glob(f"{architecture}-s[0-9]*{SUFFIX}"))
+    return [name for name in names if _architecture_of(name) == architecture]
+
+
+def _card(name: str) -> dict[str, Any]:
+    path = WEIGHTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
