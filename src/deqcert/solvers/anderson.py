@@ -62,18 +62,24 @@ class Anderson:
     def step(
         self,
         memory: AndersonMemory,
-        z: Tensor,  # shape: (B, D)
+        z: Tensor,  # shape: (B, D), overwritten
         fz: Tensor,  # shape: (B, D)
     ) -> Tensor:  # shape: (B, D)
-        """Return the next iterate; the pair (z, fz) enters the memory."""
-        residual = fz - z
-        point = fz.clone() if self.mixing == 1 else torch.lerp(z, fz, self.mixing)
+        """Return the next iterate; the pair (z, fz) enters the memory, which keeps both tensors.
+
+        In steady state nothing is allocated: the residual overwrites z, and the next iterate the
+        residual that leaves the window (fresh pages cost as much as the arithmetic on a CPU).
+        """
+        point = fz if self.mixing == 1 else torch.lerp(z, fz, self.mixing)
+        residual = torch.sub(fz, z, out=z)
         gram = _bordered(memory, residual)
         weights = mixing_weights(gram, self.ridge, torch.finfo(z.dtype).eps).to(z.dtype)
-        out = _combine(weights, [point, *memory.points])
+        full = self.kept > 0 and len(memory.residuals) == self.kept
+        out = memory.residuals.pop() if full else torch.empty_like(z)
+        _combine(weights, [point, *memory.points], out)
         if self.kept:
             memory.points = [point, *memory.points][: self.kept]
-            memory.residuals = [residual, *memory.residuals][: self.kept]
+            memory.residuals = [residual, *memory.residuals]
             memory.gram = gram[:, : self.kept, : self.kept].contiguous()
         return out
 
@@ -103,48 +109,45 @@ def mixing_weights(
     ridge: float,
     eps: float,
 ) -> Tensor:  # shape: (B, P), float64, rows sum to 1
-    """Return a ~ (G + ridge I)^-1 1, normalised to sum 1, by a Cholesky factorisation per row.
+    """Return a ~ (G + ridge I)^-1 1, normalised to sum 1, by Gauss-Jordan elimination per row.
 
     Written out over the batch (P is small), so that a row's weights are its own business: nothing
-    raises, and NaN stays in its row. A pivot below 8 eps of its diagonal means a residual that
-    depends on newer ones within rounding: that pair is left out. `eps` is the precision of the
-    residuals. A row whose newest residual is zero takes the newest pair alone.
+    raises, and NaN stays in its row. The matrix is positive definite but for rounding, so pivots
+    are taken in order, the newest first; one below 8 eps of its diagonal means a residual that
+    depends on newer ones within rounding, and that pair gets weight 0. `eps` is the precision of
+    the residuals. A row whose newest residual is zero takes the newest pair alone.
     """
     size = gram.shape[1]
     newest = torch.zeros_like(gram[:, 0])
     newest[:, 0] = 1
     if size == 1:
         return newest
-    diagonal = gram.diagonal(dim1=1, dim2=2) + ridge
-    factor = torch.zeros_like(gram)
-    forward = torch.zeros_like(newest)
+    system = torch.cat([gram, torch.ones_like(gram[:, :, :1])], dim=2)
+    diagonal = system.diagonal(dim1=1, dim2=2)
+    diagonal += ridge
+    smallest = 8 * eps * diagonal
+    weights = torch.empty_like(newest)
     for j in range(size):
-        pivot = diagonal[:, j] - factor[:, j, :j].square().sum(-1)
-        # not(<=) rather than >: NaN has to pass, so that the row shows it.
-        keep = ~(pivot <= 8 * eps * diagonal[:, j])
-        inverse = torch.where(keep, pivot, 1).rsqrt() * keep
-        below = gram[:, j + 1 :, j] - (factor[:, j + 1 :, :j] * factor[:, j, None, :j]).sum(-1)
-        factor[:, j + 1 :, j] = below * inverse[:, None]
-        factor[:, j, j] = inverse
-        forward[:, j] = (1 - (factor[:, j, :j] * forward[:, :j]).sum(-1)) * inverse
-    weights = torch.zeros_like(newest)
-    for j in reversed(range(size)):
-        rest = (factor[:, j + 1 :, j] * weights[:, j + 1 :]).sum(-1)
-        weights[:, j] = (forward[:, j] - rest) * factor[:, j, j]
-    weights = weights / weights.sum(-1, keepdim=True)
-    stays = gram[:, 0, 0] == 0
-    return torch.where(stays[:, None], newest, weights)
+        pivot = system[:, j, j]
+        # 1 / NaN passes, so that a row with NaN shows it.
+        inverse = torch.where(pivot <= smallest[:, j], 0, pivot.reciprocal())
+        factor = system[:, :, j] * inverse[:, None]
+        factor[:, j] = 0
+        system.addcmul_(factor[:, :, None], system[:, j : j + 1].clone(), value=-1)
+        weights[:, j] = inverse
+    weights *= system[:, :, size]
+    weights /= weights.sum(-1, keepdim=True)
+    return torch.where(gram[:, 0, :1] == 0, newest, weights)
 
 
 def _combine(
     weights: Tensor,  # shape: (B, P)
     points: list[Tensor],  # P of shape (B, D)
-) -> Tensor:  # shape: (B, D)
-    """Return the weighted sum of the points of each row."""
-    out = torch.empty_like(points[0])
+    out: Tensor,  # shape: (B, D), overwritten
+) -> None:
+    """Write the weighted sum of the points of each row."""
     for rows in row_blocks(out):
         block, share = out[rows], weights[rows]
         torch.mul(points[0][rows], share[:, :1], out=block)
         for i in range(1, len(points)):
             block.addcmul_(points[i][rows], share[:, i : i + 1])
-    return out

@@ -58,10 +58,10 @@ class Broyden:
     def step(
         self,
         memory: BroydenMemory,
-        z: Tensor,  # shape: (B, D)
+        z: Tensor,  # shape: (B, D), overwritten
         fz: Tensor,  # shape: (B, D)
     ) -> Tensor:  # shape: (B, D)
-        """Return the next iterate; the step to it enters the memory."""
+        """Return the next iterate, in the memory of z; the step to it enters the history."""
         step = fz - z
         if memory.steps:
             step = self._direction(memory, step)
@@ -74,7 +74,7 @@ class Broyden:
         else:
             # Only a step taken from B = -I may open a new history: the next one.
             memory.steps, memory.inverse_norms = [], []
-        return z + step
+        return z.add_(step)
 
     def _direction(self, memory: BroydenMemory, value: Tensor) -> Tensor:
         """Return -B^-1 g per row; a row without a usable denominator gets g and forgets."""

@@ -116,16 +116,26 @@ class _Stepper:
             self.layout = Layout.of(fz)
             rows, like = batch_rows(fz), leaves(fz)[0]
             self.memory = self.algorithm.init(rows, self.layout.features, like)
-        flat = self.layout.flatten(self.state) if self.flat is None else self.flat
-        flat = self.algorithm.step(self.memory, flat, self.layout.flatten(fz))
+        value = self.layout.flatten(fz)
+        if self.flat is None:
+            # Steps overwrite z: the caller's start and what the cell may still hold are copied.
+            self.flat = _own(self.layout.flatten(self.state), self.state)
+        flat = self.algorithm.step(self.memory, self.flat, _own(value, self.flat))
         self.flat, self.state = flat, self.layout.unflatten(flat)
 
     def select(self, rows: Tensor) -> None:
         """Keep the given rows only."""
         self.state = select_rows(self.state, rows)
-        self.flat = None
+        self.flat = None if self.layout is None else self.layout.flatten(self.state)
         if self.memory is not None:
             self.memory = self.algorithm.select(self.memory, rows)
+
+
+def _own(flat: Tensor, other: State) -> Tensor:
+    """Return `flat`, copied if it shares memory with `other`."""
+    place = flat.untyped_storage().data_ptr()
+    shared = any(part.untyped_storage().data_ptr() == place for part in leaves(other))
+    return flat.clone() if shared else flat
 
 
 def _evaluate(cell: Cell, state: State, injection: Any) -> State:

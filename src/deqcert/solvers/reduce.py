@@ -33,5 +33,8 @@ def row_dot(
         a, b = x[rows], y[rows]
         if a.dtype in (torch.float16, torch.bfloat16):
             a, b = a.float(), b.float()
-        out[rows] = (a * b).sum(-1)
+        if a.shape[0] == 1:
+            # A lone row is summed in another order when threads share it.
+            a, b = a.expand(2, -1), b.expand(2, -1)
+        out[rows] = (a * b).sum(-1)[: x[rows].shape[0]]
     return out
