@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deqcert.data.dataset import Dataset, Example
-from deqcert.data.registry import SOURCES, load_data
+from deqcert.data.registry import load_data
+from deqcert.data.sources import SOURCES
 
 __all__ = ["SOURCES", "Dataset", "Example", "load_data"]

@@ -72,8 +72,7 @@ class Dataset:
         position = range(len(self))[
             index
         ]  # accepts negative indices, raises IndexError like a list
-        image = torch.from_numpy(self.pixels[position]).to(torch.float32) / self.levels
-        return Example(position, image, int(self.labels[position]))
+        return Example(position, self._scaled(position), int(self.labels[position]))
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer] | Tensor) -> tuple[Tensor, Tensor]:
         """Return the images and labels at `indices`, in that order.
@@ -82,8 +81,11 @@ class Dataset:
             float32 images in [0, 1], shape (B, C, H, W), and int64 labels, shape (B,).
         """
         rows = np.asarray(indices, dtype=np.int64)
-        images = torch.from_numpy(self.pixels[rows]).to(torch.float32) / self.levels
-        return images, torch.from_numpy(self.labels[rows])
+        return self._scaled(rows), torch.from_numpy(self.labels[rows])
+
+    def _scaled(self, rows: int | NDArray[np.int64]) -> Tensor:
+        """Pixels at `rows` divided by `levels`, by one rule for one image and for many."""
+        return torch.from_numpy(self.pixels[rows].astype(np.float32) / np.float32(self.levels))
 
     @property
     def num_classes(self) -> int:

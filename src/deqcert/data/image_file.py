@@ -40,6 +40,8 @@ def read_image(
         raise DataError(f"{file} is not a readable image: {error}") from error
     if pixels.shape[:2] != (height, width):
         found = f"{pixels.shape[1]}x{pixels.shape[0]}"
-        raise InputError(f"the model takes images of {width}x{height} pixels, but {file} has {found}")
+        raise InputError(
+            f"the model takes images of {width}x{height} pixels, but {file} has {found}"
+        )
     planes = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
     return torch.from_numpy(np.ascontiguousarray(planes))

@@ -1,52 +1,14 @@
-"""The data sets by name, and `load_data`."""
+"""`load_data`: a data set by its name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from os import PathLike
 
-import numpy as np
-from numpy.typing import NDArray
-
 from deqcert.data.dataset import Dataset
-from deqcert.data.digits import read_digits
+from deqcert.data.sources import SOURCES
 from deqcert.errors import unknown_name
 
-Reader = Callable[
-    [str, "str | PathLike[str] | None", bool], "tuple[NDArray[np.uint8], NDArray[np.int64]]"
-]
-
 SPLITS = ("train", "test")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """What the registry knows of a data set.
-
-    Attributes:
-        read: ``read(split, folder, download)`` gives pixels (N, C, H, W) and labels (N,).
-        levels: The byte that stands for 1.0.
-        class_names: One name per class.
-        licence: Licence and source, in a line.
-    """
-
-    read: Reader
-    levels: int
-    class_names: tuple[str, ...]
-    licence: str
-
-
-DIGIT_NAMES = tuple("0123456789")
-
-SOURCES: dict[str, Source] = {
-    "digits": Source(
-        read=lambda split, folder, download: read_digits(split),
-        levels=16,
-        class_names=DIGIT_NAMES,
-        licence="CC BY 4.0; Alpaydin and Kaynak 1998, UCI Machine Learning Repository",
-    ),
-}
 
 
 def load_data(
