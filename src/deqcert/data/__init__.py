@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from deqcert.data.dataset import Dataset, Example
+from deqcert.data.image import read_image
 from deqcert.data.registry import load_data
 from deqcert.data.sources import SOURCES
 
-__all__ = ["SOURCES", "Dataset", "Example", "load_data"]
+__all__ = ["SOURCES", "Dataset", "Example", "load_data", "read_image"]
