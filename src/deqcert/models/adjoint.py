@@ -72,10 +72,14 @@ class Problem:
             pushed = push(leaves(u))
             return self.pack([p + c for p, c in zip(pushed, leaves(constant), strict=True)])
 
-        packed = self.pack([part.detach() for part in right])
+        # Anderson's ridge is absolute, made for states of size one per entry. Loss gradients are
+        # far smaller; unscaled, the ridge would drown them and the solve would hardly accelerate.
+        scale = _row_scale(right)
+        constant = self.pack([p.detach() / _over(scale, p) for p in right])
         # One batch size: the recorded graph is that of the whole batch, so no row may drop out.
-        sizes = (len(right[0]),)
-        return leaves(solve(step, packed, packed, spec=self.backward, sizes=sizes).state)
+        sizes = (len(scale),)
+        solution = solve(step, constant, constant, spec=self.backward, sizes=sizes)
+        return [p * _over(scale, p) for p in leaves(solution.state)]
 
 
 def fixed_point(problem: Problem) -> State:
@@ -217,6 +221,17 @@ def _pull(
     for k, part in zip(asked, found, strict=True):
         result[k] = torch.zeros_like(inputs[k]) if part is None else part
     return result
+
+
+def _row_scale(parts: Sequence[Tensor]) -> Tensor:  # each (batch, ...) -> (batch,)
+    """Return the root mean square of each row over all parts, 1 for rows of zeros."""
+    squares = torch.stack([part.detach().flatten(1).square().sum(1) for part in parts]).sum(0)
+    scale = (squares / sum(part[0].numel() for part in parts)).sqrt()
+    return torch.where(scale > 0, scale, torch.ones_like(scale))
+
+
+def _over(scale: Tensor, part: Tensor) -> Tensor:  # (batch,) -> (batch, 1, ...) beside `part`
+    return scale.view(-1, *[1] * (part.ndim - 1))
 
 
 def _split(tensors: Sequence[Tensor], count: int) -> tuple[Sequence[Tensor], Sequence[Tensor]]:

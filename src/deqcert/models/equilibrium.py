@@ -63,11 +63,11 @@ class EquilibriumModel(nn.Module, ABC):
         """Return the start z0, a function of the injection alone (THEORY 1.2)."""
 
     @abstractmethod
-    def cell(self, state: State, injection: Any) -> State:
+    def cell(self, state: Any, injection: Any) -> State:
         """Return f(state, injection), of the same structure and shapes as `state`."""
 
     @abstractmethod
-    def classify(self, state: State) -> Tensor:  # (batch, classes)
+    def classify(self, state: Any) -> Tensor:  # (batch, classes)
         """Return the logits of a state."""
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, C, H, W) -> (batch, classes)

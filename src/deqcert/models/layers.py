@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 from torch.nn.utils.fusion import fuse_conv_bn_weights
@@ -47,7 +49,7 @@ class ConvBatchNorm(nn.Module):
         out_channels: Channels of the output.
         kernel_size: Odd kernel size; padding keeps the image size at stride 1.
         stride: Stride.
-        bias: Whether the convolution has a bias, redundant before BatchNorm but in the public model.
+        bias: Whether the convolution has one too (redundant, but the public model has it).
         affine: Whether BatchNorm has a learned scale and shift.
     """
 
@@ -138,19 +140,22 @@ def _plain_conv(
 ) -> nn.Conv2d:
     """Return a convolution holding the given float64 weights, rounded once to `like`'s type."""
     out_channels, in_per_group, *kernel = weight.shape
-    # skip_init: a fresh initialisation would be overwritten, and would advance the global generator.
-    conv = skip_init(
+    # skip_init: fresh values would be overwritten, and would advance the global generator.
+    conv = cast(
         nn.Conv2d,
-        in_per_group * groups,
-        out_channels,
-        (kernel[0], kernel[1]),
-        padding=padding if isinstance(padding, str) else _pair(padding),
-        stride=_pair(stride),
-        dilation=_pair(dilation),
-        groups=groups,
-        bias=bias is not None,
-        device=like.device,
-        dtype=like.dtype,
+        skip_init(
+            nn.Conv2d,
+            in_per_group * groups,
+            out_channels,
+            (kernel[0], kernel[1]),
+            padding=padding if isinstance(padding, str) else _pair(padding),
+            stride=_pair(stride),
+            dilation=_pair(dilation),
+            groups=groups,
+            bias=bias is not None,
+            device=like.device,
+            dtype=like.dtype,
+        ),
     )
     with torch.no_grad():
         conv.weight.copy_(weight)

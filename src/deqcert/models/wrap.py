@@ -99,10 +99,10 @@ class _Functions(EquilibriumModel):
     def initial_state(self, injection: Any) -> State:
         return self.start_function(injection)
 
-    def cell(self, state: State, injection: Any) -> State:
+    def cell(self, state: Any, injection: Any) -> State:
         return self.cell_function(state, injection)
 
-    def classify(self, state: State) -> Tensor:
+    def classify(self, state: Any) -> Tensor:
         return self.classify_function(state)
 
 
@@ -131,10 +131,9 @@ class _Classifier(EquilibriumModel):
     def initial_state(self, injection: Tensor) -> Tensor:
         return torch.zeros_like(injection)
 
-    def cell(self, state: State, injection: Tensor) -> Tensor:
+    def cell(self, state: Tensor, injection: Tensor) -> Tensor:
         del state
         return injection
 
-    def classify(self, state: State) -> Tensor:
-        assert isinstance(state, Tensor)
+    def classify(self, state: Tensor) -> Tensor:
         return state

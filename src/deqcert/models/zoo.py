@@ -20,8 +20,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT_SIGMA_TAG = "s050"
 _TAG = re.compile(r"^(?P<architecture>.+)-(?P<tag>s\d{3})$")
 
-_CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_CIFAR10_MEAN, _CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 ARCHITECTURES: dict[str, MDEQConfig] = {
     "mdeq-digits": MDEQConfig(
@@ -41,7 +41,8 @@ ARCHITECTURES: dict[str, MDEQConfig] = {
         head_channels=(7, 14, 28),
         final_width=200,
         dropout=0.2,
-        **_CIFAR10,
+        mean=_CIFAR10_MEAN,
+        std=_CIFAR10_STD,
     ),
     "mdeq-large": MDEQConfig(
         input_shape=(3, 32, 32),
@@ -50,7 +51,8 @@ ARCHITECTURES: dict[str, MDEQConfig] = {
         head_channels=(14, 28, 56, 112),
         final_width=1680,
         dropout=0.22,
-        **_CIFAR10,
+        mean=_CIFAR10_MEAN,
+        std=_CIFAR10_STD,
     ),
     "mdeq-small-imagenet": MDEQConfig(
         input_shape=(3, 224, 224),
@@ -61,7 +63,8 @@ ARCHITECTURES: dict[str, MDEQConfig] = {
         stem_strides=(2, 2),
         dropout=0.02,
         solver="broyden:14",
-        **_IMAGENET,
+        mean=_IMAGENET_MEAN,
+        std=_IMAGENET_STD,
     ),
 }
 
