@@ -126,7 +126,7 @@ def audited_radii(
     rate = special.betainccinv(m + 1.0, np.maximum(size - m, 1e-6), u2)
     bad = m / 2.0 + rate * (count - (size - 1.0) / 2.0)
     agree = count - np.clip(bad, m, np.maximum(m, count - size + m))  # (sizes, cases, heights)
-    bound = _lower(agree, n, level[:, None, None, :]).min(axis=-1)
+    bound = _quick_lower(agree, n, level[:, None, None, :]).min(axis=-1)
     return cases.mean(_radius(bound))
 
 
@@ -144,6 +144,25 @@ def standard_radius(cases: Outlook, *, n: int, alpha: float) -> float:
 def _lower(count: np.ndarray, n: int, level: np.ndarray) -> np.ndarray:
     count = np.clip(count, 1e-3, n)
     return special.betaincinv(count, n - count + 1.0, level)
+
+
+def _quick_lower(
+    count: np.ndarray,  # (*batch,) real numbers
+    n: int,
+    level: np.ndarray,  # (*batch,) in (0, 1)
+) -> np.ndarray:  # (*batch,) in (0, 1)
+    """Beta quantile in closed form: Abramowitz and Stegun (1964), formula 26.5.22.
+
+    Radii are within 0.005 from two missing draws on, and 0.1 too small at none.
+    """
+    count = np.clip(count, 1.0, n)
+    other = n - count + 1.0
+    near, far = 1.0 / (2.0 * count - 1.0), 1.0 / (2.0 * other - 1.0)
+    h, z = 2.0 / (near + far), -special.ndtri(level)
+    third = (z**2 - 3.0) / 6.0
+    root = z * np.sqrt(np.maximum(h + third, 0.0)) / h
+    w = root - (far - near) * (third + 5.0 / 6.0 - 2.0 / (3.0 * h))
+    return count / (count + other * np.exp(2.0 * w))
 
 
 def _radius(bound: np.ndarray) -> np.ndarray:

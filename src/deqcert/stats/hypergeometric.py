@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from deqcert.errors import ConfigurationError
-from deqcert.stats.validation import audit_counts
+from deqcert.stats.validation import audit_counts, whole_number
 
 # The tail is a ratio of sums of products of up to `population` rounded ratios. Raising it by this
 # relative amount is more than their error for populations up to 10^6.
@@ -29,6 +29,7 @@ def disagreement_tail(
     Raises:
         ConfigurationError: Not ``0 <= disagreements <= drawn <= population``.
     """
+    whole_number("population", population, at_least=0)
     audit_counts(count=population, n=max(population, 1), drawn=drawn, disagreements=disagreements)
     rest, m = population - drawn, disagreements
     if m == drawn or rest == 0:

@@ -64,7 +64,7 @@ def plan_audit(
     cost_ratio: float,
     audit: int | float | str = "auto",
     radius_slack: float = 0.02,
-    prior_rate: float = 0.03,
+    prior_rate: float = 0.02,
     prior_draws: float = 50.0,
 ) -> AuditPlan:
     """Plan the certification of one image from its pilot.
