@@ -10,7 +10,6 @@ import numpy as np
 
 from deqcert.certificate import Audit
 from deqcert.smoothing.audit import audited_count
-from deqcert.smoothing.classifier import NO_CLASS
 from deqcert.smoothing.sampling import Sampler, Serialization, count_labels
 from deqcert.smoothing.spent import Spent
 from deqcert.stats import (
@@ -108,10 +107,13 @@ def srs(sampler: Sampler, procedure: Procedure, spent: Spent, pilot: Spent) -> O
     reference = found.clear(sampler.classifier.margin)
     counts0 = count_labels(reference, classes)
     predicted = _most_frequent(counts0)
+    if predicted is None:
+        reason = "no selection draw has a clear label"
+        return _given_up(counts0, {"method": "abstain", "reason": reason})
     plan = _plan(sampler, procedure, reference, predicted, pilot)
     record = _plan_record(plan)
-    if predicted is None or plan.method == "abstain":
-        return _given_up(procedure, counts0, record)
+    if plan.method == "abstain":
+        return _given_up(counts0, record)
     if plan.method == "standard":
         return _independent(sampler, procedure, spent, counts0, record)
     labels = sampler.serialized("estimation", procedure.n, procedure.serialization, spent)
@@ -135,7 +137,7 @@ def _plan(
     sampler: Sampler,
     procedure: Procedure,
     reference: np.ndarray,  # (n0,) clear cold labels of the selection draws
-    predicted: int | None,
+    predicted: int,
     pilot: Spent,
 ) -> AuditPlan:
     cold_cost = pilot.cell_evaluations / procedure.n0
@@ -154,12 +156,13 @@ def _plan(
     pilot.merge(warm)
     later = np.arange(len(labels)) >= chains if procedure.n0 > chains else slice(None)
     serial, cold = labels[later], reference[later]
-    claimed = serial == (NO_CLASS if predicted is None else predicted)
+    claimed, confirmed = serial == predicted, cold == predicted
     return plan_audit(
         n0=procedure.n0,
-        count0=0 if predicted is None else int((reference == predicted).sum()),
+        count0=int((reference == predicted).sum()),
         pilot_claimed=int(claimed.sum()),
-        pilot_disagreed=int((claimed & (cold != predicted)).sum()),
+        pilot_disagreed=int((claimed & ~confirmed).sum()),
+        pilot_missed=int((confirmed & ~claimed).sum()),
         n=procedure.n,
         alpha=procedure.alpha,
         cost_ratio=warm_cost / max(cold_cost, 1e-9),
@@ -178,11 +181,16 @@ def _plan_record(plan: AuditPlan) -> dict[str, Any]:
     return record
 
 
-def _given_up(procedure: Procedure, counts0: np.ndarray, plan: dict[str, Any]) -> Outcome:
+def _given_up(
+    counts0: np.ndarray,  # (classes,)
+    plan: dict[str, Any],
+    *,
+    guarantee: str = "audited",
+) -> Outcome:
     return Outcome(
         predicted=None,
         p_lower=0.0,
-        guarantee="audited",
+        guarantee=guarantee,
         counts0=counts0,
         counts=np.zeros_like(counts0),
         count=0,
@@ -205,14 +213,17 @@ def srs_paper(sampler: Sampler, procedure: Procedure, spent: Spent, pilot: Spent
     selection = sampler.serialized("selection", procedure.n0, how, pilot)
     counts0 = count_labels(selection, classes)
     predicted = _most_frequent(counts0)
+    if predicted is None:
+        reason = "no selection draw has a label"
+        return _given_up(counts0, {"method": "abstain", "reason": reason}, guarantee="none")
     labels = sampler.serialized("estimation", procedure.n, how, spent)
     counts = count_labels(labels, classes)
     first = min(how.chains, max(procedure.n - 1, 0))
     checked = np.arange(first, min(first + published_audit(procedure), procedure.n))
     reference = sampler.cold("estimation", checked, spent, shown_as="audit").label
-    claimed = labels[checked] == (NO_CLASS if predicted is None else predicted)
+    claimed = labels[checked] == predicted
     agreed = int((claimed & (reference == predicted)).sum())
-    count = 0 if predicted is None else int(counts[predicted])
+    count = int(counts[predicted])
     p_lower = theorem_3_1_lower(
         agreed=agreed, audited=int(claimed.sum()), count=count, n=procedure.n, alpha=procedure.alpha
     )

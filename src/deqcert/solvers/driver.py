@@ -86,8 +86,11 @@ def relative_residual(z: State, fz: State) -> Tensor:  # shape: (B,), float32
         scale = scale + _squared(b)
     assert isinstance(change, Tensor)
     assert isinstance(scale, Tensor)
-    smallest = torch.finfo(torch.float32).tiny
-    return (change.sqrt() / scale.sqrt().clamp_min(smallest)).float()
+    limits = torch.finfo(torch.float32)
+    ratio = change.sqrt() / scale.sqrt().clamp_min(limits.tiny)
+    # f(z) = 0 gives a huge ratio, not a failure: only what is not finite itself may become inf.
+    bounded = torch.where(change.isfinite() & scale.isfinite(), ratio.clamp_max(limits.max), ratio)
+    return bounded.float()
 
 
 def _squared(part: Tensor) -> Tensor:  # shape: (B,), float64

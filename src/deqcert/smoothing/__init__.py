@@ -1,0 +1,20 @@
+"""Randomized smoothing of equilibrium models: noise, sampling, audit, certifier."""
+
+from deqcert.smoothing.certifier import Certifier, Settings, majority_class
+from deqcert.smoothing.classifier import NO_CLASS, Labels, ReferenceClassifier
+from deqcert.smoothing.noise import NOISE_STREAM, NoiseSource, fresh_seed
+from deqcert.smoothing.sampling import Sampler, Serialization
+
+__all__ = [
+    "NOISE_STREAM",
+    "NO_CLASS",
+    "Certifier",
+    "Labels",
+    "NoiseSource",
+    "ReferenceClassifier",
+    "Sampler",
+    "Serialization",
+    "Settings",
+    "fresh_seed",
+    "majority_class",
+]
