@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         InputError,
         NumericalWarning,
         RunFolderError,
+        TrainingError,
         UnknownNameError,
     )
     from deqcert.models import EquilibriumModel, load_model
@@ -50,6 +51,7 @@ _HOMES = {
     "NumericalWarning": "deqcert.errors",
     "RunFolderError": "deqcert.errors",
     "SolverSpec": "deqcert.solvers",
+    "TrainingError": "deqcert.errors",
     "UnknownNameError": "deqcert.errors",
     "certify_dataset": "deqcert.runners",
     "load_data": "deqcert.data",
@@ -72,6 +74,7 @@ __all__ = [
     "NumericalWarning",
     "RunFolderError",
     "SolverSpec",
+    "TrainingError",
     "UnknownNameError",
     "__version__",
     "certify_dataset",

@@ -38,6 +38,10 @@ class RunFolderError(DeqcertError):
     """A run folder of another configuration, in use, damaged, or not writable."""
 
 
+class TrainingError(DeqcertError):
+    """Training that cannot go on: a loss or gradient that is not finite, or that has diverged."""
+
+
 class NumericalWarning(UserWarning):
     """A result is usable, but its numbers deserve a look."""
 

@@ -1,0 +1,92 @@
+"""Small geometric changes of clean images, drawn from a keyed generator."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from deqcert.errors import ConfigurationError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentSpec:
+    """Largest changes; each image draws its own, uniformly between minus and plus these.
+
+    Attributes:
+        rotate: Rotation, degrees, in [0, 180].
+        shift: Shift along each axis, pixels, >= 0.
+        scale: Relative change of size, in [0, 1).
+        stretch: Further relative change of the height alone, in [0, 1).
+        shear: Horizontal shear, >= 0.
+        flip: Whether half of the images are mirrored left to right; not for digits.
+
+    Raises:
+        ConfigurationError: A value out of range.
+    """
+
+    rotate: float = 4.0
+    shift: float = 0.2
+    scale: float = 0.03
+    stretch: float = 0.02
+    shear: float = 0.04
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        highest = {
+            "rotate": 180.0,
+            "shift": math.inf,
+            "scale": 1.0,
+            "stretch": 1.0,
+            "shear": math.inf,
+        }
+        for name, high in highest.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ConfigurationError(f"augmentation {name} must be a number, but got {value!r}")
+            if not (0.0 <= value <= high) or (value == high and name in ("scale", "stretch")):
+                raise ConfigurationError(
+                    f"augmentation {name} must be >= 0 and below {high:g}, but got {value}"
+                )
+        if self.scale + self.stretch >= 1.0:
+            raise ConfigurationError(
+                f"scale + stretch must stay below 1, but got {self.scale + self.stretch}"
+            )
+
+
+def augment(
+    images: Tensor,  # (B, C, H, W)
+    spec: AugmentSpec,
+    generator: np.random.Generator,
+) -> Tensor:  # (B, C, H, W)
+    """Return `images` changed by random affine maps, bilinear, with zeros from outside.
+
+    A resampled pixel is an average of pixels and zeros, so values stay in [0, 1].
+    """
+    count, _, height, width = images.shape
+    u = generator.uniform(-1.0, 1.0, size=(6, count))
+    angle = np.deg2rad(spec.rotate) * u[0]
+    size = 1.0 + spec.scale * u[1]
+    tall = size + spec.stretch * u[2]
+    mirror = np.where(generator.random(count) < 0.5, -1.0, 1.0) if spec.flip else np.ones(count)
+    # affine_grid maps output to input positions in units of half the image.
+    rows = [
+        [
+            mirror * np.cos(angle) * size,
+            -np.sin(angle) + spec.shear * u[3],
+            _half(spec, u[4], width),
+        ],
+        [mirror * np.sin(angle), np.cos(angle) * tall, _half(spec, u[5], height)],
+    ]
+    maps = torch.from_numpy(np.array(rows, dtype=np.float32)).permute(2, 0, 1).to(images.device)
+    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+def _half(spec: AugmentSpec, u: np.ndarray, size: int) -> np.ndarray:  # (B,) -> (B,)
+    """Return shifts in pixels as `affine_grid` counts them."""
+    return spec.shift * u * 2.0 / size

@@ -1,0 +1,87 @@
+"""Progress of a training run: what it reports, and how a terminal or a log shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+@dataclass(frozen=True)
+class TrainWatch:
+    """What a run calls while it works; the defaults stay silent.
+
+    Attributes:
+        started: Called once with (epochs already done, epochs in all, steps per epoch).
+        stepped: Called after each step with its loss.
+        finished: Called after each epoch with its log record.
+    """
+
+    started: Callable[[int, int, int], None] = lambda done, epochs, steps: None
+    stepped: Callable[[float], None] = lambda loss: None
+    finished: Callable[[Mapping[str, Any]], None] = lambda record: None
+
+
+@contextmanager
+def console_progress(title: str, console: Console) -> Iterator[TrainWatch]:
+    """Show rate, loss and time left while the block runs; plain lines where no terminal is."""
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TaskProgressColumn(show_speed=True),
+        TextColumn("{task.fields[loss]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    bar = bars.add_task(f"{title}: steps", total=None, loss="")
+
+    def started(done: int, epochs: int, steps: int) -> None:
+        bars.update(bar, completed=done * steps, total=epochs * steps)
+        if done:
+            console.print(f"{title}: resuming, {done} of {epochs} epochs are done", highlight=False)
+
+    def stepped(loss: float) -> None:
+        bars.update(bar, advance=1, loss=f"loss {loss:.3f}")
+
+    def finished(record: Mapping[str, Any]) -> None:
+        if "validation" in record or not console.is_terminal:
+            console.print(f"{title}: {_line(record)}", highlight=False, soft_wrap=True)
+
+    with bars:
+        yield TrainWatch(started=started, stepped=stepped, finished=finished)
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    text = (
+        f"epoch {record['epoch'] + 1}/{record['epochs']}, loss {record['loss']:.3f}, "
+        f"{record['images_per_second']:.0f} images/s, {_clock(record['seconds_left'])} left"
+    )
+    if "validation" in record:
+        shares = record["validation"]
+        text += (
+            f", held out {100 * shares['accuracy']:.1f} % under noise, "
+            f"{100 * shares['smoothed_accuracy']:.1f} % smoothed"
+        )
+    return text
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

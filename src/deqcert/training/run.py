@@ -1,0 +1,181 @@
+"""One training run in memory: the step, the epoch, and what both are keyed by."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from deqcert.data import Dataset
+from deqcert.errors import ConfigurationError, TrainingError
+from deqcert.models import EquilibriumModel
+from deqcert.smoothing.noise import keyed_generator
+from deqcert.training.augment import augment
+from deqcert.training.config import TrainConfig
+from deqcert.training.losses import Batch, Terms, objective, unrolled_loss
+from deqcert.training.posterior import MixturePosterior, make_posterior
+from deqcert.training.schedule import learning_rate, update_average
+
+_DIVERGED = 20.0
+"""A mean loss above this many times ln(classes), the loss of a blind guess, counts as diverged."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of the training data. Both int64, ascending."""
+
+    train: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+
+
+def split_rows(count: int, config: TrainConfig) -> Split:
+    """Hold out `validation_share` of `count` rows, chosen by the seed.
+
+    Raises:
+        ConfigurationError: Fewer than one batch is left.
+    """
+    order = keyed_generator(config.seed, 0, "train-split").permutation(count)
+    held = round(config.validation_share * count)
+    split = Split(np.sort(order[held:]), np.sort(order[:held]))
+    if len(split.train) < config.batch_size:
+        raise ConfigurationError(
+            f"batch_size {config.batch_size} is above the {len(split.train)} images to train on"
+        )
+    return split
+
+
+class TrainingRun:
+    """Model, weight average and optimiser, moved on epoch by epoch.
+
+    Randomness is keyed by (seed, epoch, step) and nothing else is carried along but the tensors,
+    so an epoch run again from the same tensors gives the same tensors.
+
+    Args:
+        model: The model; it is trained in place.
+        data: The training data.
+        config: The settings.
+    """
+
+    def __init__(self, model: EquilibriumModel, data: Dataset, config: TrainConfig) -> None:
+        self.model = model
+        self.data = data
+        self.config = config
+        self.split = split_rows(len(data), config)
+        self.average = copy.deepcopy(model).requires_grad_(False).eval()
+        self.optimizer = _optimizer(model, config)
+        self.steps_per_epoch = len(self.split.train) // config.batch_size
+        self._device = next(model.parameters()).device
+        self._posterior = self._make_posterior()
+
+    def epoch(self, epoch: int, stepped: Callable[[float], None]) -> dict[str, float]:
+        """Run one epoch (from 0) and return the means of the loss and its parts.
+
+        Raises:
+            TrainingError: The loss or its gradient is not finite, or the loss has diverged.
+        """
+        config = self.config
+        order = keyed_generator(config.seed, epoch, "train-order").permutation(self.split.train)
+        sums: dict[str, list[float]] = {}
+        self.model.train()
+        devices = [] if self._device.type == "cpu" else [self._device]
+        with torch.random.fork_rng(devices, device_type=_fork_type(self._device)):
+            for step in range(self.steps_per_epoch):
+                rows = order[step * config.batch_size : (step + 1) * config.batch_size]
+                terms = self._step(epoch, step, rows)
+                loss = float(terms.loss.detach())
+                stepped(loss)
+                for name, part in {"loss": terms.loss.detach(), **terms.parts}.items():
+                    sums.setdefault(name, []).append(float(part))
+        means = {name: sum(values) / len(values) for name, values in sums.items()}
+        if means["loss"] > _DIVERGED * math.log(self.model.num_classes):
+            raise TrainingError(
+                f"the loss has diverged to {means['loss']:.3g} in epoch {epoch + 1}; lower the "
+                f"learning rate ({config.learning_rate:g}); the last good checkpoint is kept"
+            )
+        return means
+
+    def _step(self, epoch: int, step: int, rows: NDArray[np.int64]) -> Terms:
+        total = epoch * self.steps_per_epoch + step
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(
+                self.config, total, self.config.epochs * self.steps_per_epoch
+            )
+        batch = self._batch(keyed_generator(self.config.seed, epoch, "train-step", step), rows)
+        loss = unrolled_loss if epoch < self.config.pretrain_epochs else objective
+        terms = loss(self.model, batch, self.config)
+        self.optimizer.zero_grad(set_to_none=True)
+        terms.loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        # Before the weights move: one non-finite gradient would spoil them and Adam's averages.
+        if not bool(torch.isfinite(terms.loss) & torch.isfinite(norm)):
+            raise TrainingError(
+                f"the loss or its gradient is not finite at epoch {epoch + 1}, step {step + 1}; "
+                f"lower the learning rate ({self.config.learning_rate:g}); the last good "
+                "checkpoint is kept"
+            )
+        self.optimizer.step()
+        update_average(self.average, self.model, decay=self.config.ema_decay, step=total + 1)
+        return terms
+
+    def _batch(self, generator: np.random.Generator, rows: NDArray[np.int64]) -> Batch:
+        """Draw everything random of one step, always in the same order."""
+        config = self.config
+        torch.manual_seed(int(generator.integers(2**63)))  # dropout masks, in the forked state
+        probes = torch.Generator(self._device).manual_seed(int(generator.integers(2**63)))
+        penalised = generator.random() < config.jacobian_frequency
+        images, labels = self.data.batch(rows)
+        targets = F.one_hot(labels, self.data.num_classes).to(images.dtype)
+        if config.augment is not None:
+            images = augment(images, config.augment, generator)
+        warm = config.objective == "short-solve" and config.short.warm_weight > 0.0
+        noisy = self._noisy(images, generator)
+        if self._posterior is not None and config.posterior is not None:
+            targets = torch.lerp(targets, self._posterior(noisy), config.posterior.share)
+        return Batch(
+            images=noisy.to(self._device),
+            targets=targets.to(self._device),
+            other=self._noisy(images, generator).to(self._device) if warm else None,
+            probes=probes if penalised and config.jacobian_weight > 0.0 else None,
+        )
+
+    def _make_posterior(self) -> MixturePosterior | None:
+        """Return the posterior of the images trained on; those held out stay out of it."""
+        spec = self.config.posterior
+        if spec is None or spec.share == 0.0:
+            return None
+        images, labels = self.data.batch(self.split.train)
+        return make_posterior(
+            images,
+            labels,
+            num_classes=self.data.num_classes,
+            sigma=self.config.sigma,
+            spec=spec,
+            changes=self.config.augment,
+            generator=keyed_generator(self.config.seed, 0, "train-posterior"),
+        )
+
+    def _noisy(self, images: Tensor, generator: np.random.Generator) -> Tensor:
+        noise = generator.standard_normal(tuple(images.shape), dtype=np.float32)
+        return images + self.config.sigma * torch.from_numpy(noise)
+
+
+def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """Return AdamW that decays weights but neither biases nor the scales of normalisations."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
+
+
+def _fork_type(device: torch.device) -> str:
+    # fork_rng always covers the CPU; the type only says what `devices` are, and must exist.
+    return "cuda" if device.type == "cpu" else device.type
