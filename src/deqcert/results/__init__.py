@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from deqcert.results.reporting import Report, report
 from deqcert.results.run_folder import RunFolder, is_run_folder
+from deqcert.results.summary import Summary, summarize
 
-__all__ = ["RunFolder", "is_run_folder"]
+__all__ = ["Report", "RunFolder", "Summary", "is_run_folder", "report", "summarize"]

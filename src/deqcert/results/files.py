@@ -9,16 +9,16 @@ from pathlib import Path
 from deqcert.errors import RunFolderError
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text` in one step: temporary file, fsync, rename, fsync of the folder.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace `path` by `content` in one step: temporary file, fsync, rename, folder fsync.
 
     Raises:
         RunFolderError: The disk refused; what was at `path` is unchanged.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
+        with open(temporary, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)

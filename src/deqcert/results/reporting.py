@@ -1,0 +1,239 @@
+"""`report`: tables and curves of one or several runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+
+from deqcert.errors import ConfigurationError, RunFolderError
+from deqcert.results import plots, tables
+from deqcert.results.files import cannot_write, write_atomically
+from deqcert.results.notes import WARNING, notes_on
+from deqcert.results.run_folder import RunFolder
+from deqcert.results.summary import (
+    Record,
+    Summary,
+    check_radii,
+    correct_radii,
+    default_radii,
+    summarize,
+)
+
+FOLDER = "report"
+
+
+@runtime_checkable
+class HasPath(Protocol):
+    """Anything that knows its run folder."""
+
+    @property
+    def path(self) -> str | PathLike[str]:
+        """The run folder."""
+        ...
+
+
+Run = str | PathLike[str] | HasPath
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What `report` found; printing it shows the table.
+
+    Attributes:
+        summaries: One per run, in the order given.
+        notes: What a reader must know to read the numbers.
+        files: Files written, none for several runs without a folder.
+    """
+
+    summaries: tuple[Summary, ...]
+    notes: tuple[str, ...]
+    files: tuple[Path, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for table in tables.terminal(self.summaries, width=options.max_width):
+            yield table
+            yield Text()
+        for note in self.notes:
+            yield Text(note, style=_note_style(note))
+        if self.files:
+            names = ", ".join(path.name for path in self.files)
+            yield Text()
+            # A path broken over two lines could not be copied.
+            yield Text(f"written to {self.files[0].parent}:", no_wrap=True, overflow="ignore")
+            yield Text(names)
+
+    def __str__(self) -> str:
+        width = shutil.get_terminal_size((100, 24)).columns
+        console = Console(file=io.StringIO(), width=width, color_system=None)
+        with console.capture() as capture:
+            console.print(self)
+        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def report(
+    runs: Run | Sequence[Run],
+    *,
+    radii: Iterable[float] | None = None,
+    out: str | PathLike[str] | None = None,
+    rho: float = 0.001,
+) -> Report:
+    """Summarise one or several runs: a table to print, files to keep.
+
+    Writes ``table.md``, ``table.tex``, ``summary.csv``, ``summary.json`` and
+    ``certified_accuracy`` as PNG and PDF, replacing an earlier report there. Reads records only;
+    nothing is recomputed.
+
+    Args:
+        runs: A run folder's path, a `RunFolder`, or a sequence of them.
+        radii: Radii of the table, pixel units; default multiples of sigma / 2.
+        out: Folder for the files; default ``report`` in the folder of a single run. Several runs
+            without `out` write nothing.
+        rho: Failure probability of each high-probability accuracy, in (0, 1).
+
+    Raises:
+        RunFolderError: Not a run folder, no records yet, damaged, or the disk refused.
+        ConfigurationError: No runs, or a radius or `rho` out of range.
+    """
+    folders = [RunFolder.open(path) for path in _paths(runs)]
+    records = [list(folder.records()) for folder in folders]
+    for folder, rows in zip(folders, records, strict=True):
+        if not rows:
+            raise RunFolderError(f"{folder.path} has no records yet")
+    grid = check_radii(radii) if radii is not None else _default_grid(records)
+    summaries = [
+        summarize(rows, radii=grid, name=name, rho=rho)
+        for rows, name in zip(records, _names(folders), strict=True)
+    ]
+    notes = notes_on(folders, records, summaries)
+    place = (
+        Path(out) if out is not None else folders[0].path / FOLDER if len(folders) == 1 else None
+    )
+    files: list[Path] = []
+    if place is not None:
+        files, more = _write(place, folders, records, summaries, notes)
+        notes += more
+    return Report(summaries=tuple(summaries), notes=tuple(notes), files=tuple(files))
+
+
+def _note_style(note: str) -> str:
+    return "bold red" if note.startswith(WARNING) else "dim"
+
+
+def _paths(runs: Run | Sequence[Run]) -> list[Path]:
+    """Return the folders of `runs`, one or several."""
+    single = isinstance(runs, (str, PathLike, HasPath))
+    listed = [runs] if single else list(runs)  # pyright: ignore[reportArgumentType]
+    if not listed:
+        raise ConfigurationError("report needs at least one run")
+    return [Path(run.path) if isinstance(run, HasPath) else Path(run) for run in listed]
+
+
+def _names(folders: Sequence[RunFolder]) -> list[str]:
+    """Return the shortest ends of the folders' paths that tell them apart."""
+    parts = [folder.path.resolve().parts for folder in folders]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ConfigurationError("report got the same run twice")
+
+
+def _default_grid(records: Sequence[Sequence[Record]]) -> list[float]:
+    sigmas = [rows[0]["sigma"] for rows in records]
+    return default_radii(sigmas, max(max(correct_radii(rows), default=0.0) for rows in records))
+
+
+def _write(
+    place: Path,
+    folders: Sequence[RunFolder],
+    records: Sequence[Sequence[Record]],
+    summaries: Sequence[Summary],
+    notes: Sequence[str],
+) -> tuple[list[Path], list[str]]:
+    """Write all files into `place`; return their paths, and a note where plots are missing."""
+    contents: dict[str, str | bytes] = {
+        "table.md": tables.markdown(summaries, notes),
+        "table.tex": tables.latex(summaries, notes),
+        "summary.csv": _as_csv(summaries),
+        "summary.json": json.dumps([s.to_json() for s in summaries], indent=2) + "\n",
+    }
+    more: list[str] = []
+    try:
+        figure = plots.certified_accuracy_figure(
+            _curves(records, summaries), radii=summaries[0].radii, title=_title(folders, summaries)
+        )
+    except plots.MissingMatplotlibError as error:
+        more.append(f"No curves were drawn; {error}")
+    else:
+        for kind in ("png", "pdf"):
+            contents[f"certified_accuracy.{kind}"] = plots.encode(figure, kind)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(place, error) from error
+    for name, content in contents.items():
+        write_atomically(place / name, content)
+    return [place / name for name in contents], more
+
+
+def _curves(records: Sequence[Sequence[Record]], summaries: Sequence[Summary]) -> list[plots.Curve]:
+    return [
+        plots.Curve(
+            name=summary.name,
+            guarantee=summary.guarantee,
+            correct_radii=tuple(correct_radii(rows)),
+            images=summary.images,
+        )
+        for rows, summary in zip(records, summaries, strict=True)
+    ]
+
+
+def _title(folders: Sequence[RunFolder], summaries: Sequence[Summary]) -> str:
+    """Say what all runs share: data set, sigma, number of draws."""
+    data = {
+        " ".join(
+            str(folder.configuration[key])
+            for key in ("data", "split")
+            if key in folder.configuration
+        )
+        for folder in folders
+    }
+    sigmas, draws = {s.sigma for s in summaries}, {s.n for s in summaries}
+    facts = [
+        data.pop() if len(data) == 1 else "",
+        f"$\\sigma$ = {sigmas.pop():g}" if len(sigmas) == 1 else "",
+        f"n = {draws.pop():,}" if len(draws) == 1 else "",
+    ]
+    return ", ".join(fact for fact in facts if fact)
+
+
+def _as_csv(summaries: Sequence[Summary]) -> str:
+    """Return one row per run, a column per number, full precision."""
+    stream = io.StringIO()
+    rows = [_flat(summary) for summary in summaries]
+    writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def _flat(summary: Summary) -> dict[str, Any]:
+    table = summary.to_json()
+    radii = table.pop("radii")
+    plain = table.pop("certified_accuracy")
+    bounds = table.pop("high_probability_accuracy") or [None] * len(radii)
+    for radius, share in zip(radii, plain, strict=True):
+        table[f"certified_accuracy_{radius:g}"] = share
+    for radius, bound in zip(radii, bounds, strict=True):
+        table[f"high_probability_accuracy_{radius:g}"] = bound
+    return table
