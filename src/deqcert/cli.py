@@ -6,6 +6,7 @@ Heavy imports stay inside the commands, so that ``deqcert --help`` answers at on
 from __future__ import annotations
 
 import functools
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -61,20 +62,32 @@ def one_line_errors(command: Function) -> Function:
     return wrapped  # pyright: ignore[reportReturnType]
 
 
-def read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Take defaults of options from a TOML file; options on the command line win."""
-    if path is None:
-        return None
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file.
+
+    Raises:
+        ConfigurationError: It cannot be read, or is not TOML.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise typer.BadParameter(f"cannot read {path}: {error.strerror}") from error
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        raise typer.BadParameter(f"{path} is not TOML: {error}") from error
+        raise ConfigurationError(f"{path} is not TOML: {error}") from error
+
+
+def read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Take defaults of options from a TOML file; options on the command line win."""
+    if path is None:
+        return None
+    try:
+        values = read_toml(path)
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error)) from error
     names = {o.removeprefix("--"): p.name for p in context.command.params for o in p.opts}
     defaults = {}
     for key, value in values.items():
@@ -268,6 +281,74 @@ def predict(
 
 @app.command()
 @one_line_errors
+def train(
+    data: DataName,
+    model: Annotated[str, typer.Option("--model", help="Architecture to train from scratch.")],
+    sigma: Sigma,
+    out_dir: Annotated[
+        Path, typer.Option("--out", help="Folder of the training run; resumed if it exists.")
+    ],
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak of the cosine.")] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(help="short-solve (few steps, the default) or equilibrium (converged only)."),
+    ] = None,
+    validation_share: Annotated[
+        float | None, typer.Option(help="Share of the training images held out, in [0, 1).")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random, >= 0.")] = 0,
+    device: Device = None,
+    data_dir: DataFolder = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="TOML file with further settings (names of TrainConfig)."),
+    ] = None,
+) -> None:
+    """Train a model under Gaussian noise, resumable at any time, to the bit.
+
+    Defaults are the recipe of the shipped mdeq-digits weights.
+    """
+    from deqcert.data import load_data
+    from deqcert.training import TrainConfig, console_progress
+    from deqcert.training import train as run_training
+
+    given = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "objective": objective,
+        "validation_share": validation_share,
+    }
+    settings = {
+        **(read_toml(config) if config else {}),
+        **{name: value for name, value in given.items() if value is not None},
+        "sigma": sigma,
+        "seed": seed,
+    }
+    images = load_data(data, split="train", folder=data_dir)
+    with console_progress(model, err) as watch:
+        result = run_training(
+            model,
+            images,
+            out=out_dir,
+            config=TrainConfig.from_dict(settings),
+            test=load_data(data, split="test", folder=data_dir),
+            command=command_line(),
+            watch=watch,
+            device=device,
+        )
+    out.print(f"trained model in {result.path}", highlight=False, soft_wrap=True)
+
+
+def command_line() -> str:
+    """Return the command as the user typed it, without the path of the program."""
+    return shlex.join(["deqcert", *sys.argv[1:]])
+
+
+@app.command()
+@one_line_errors
 def report(
     runs: Annotated[list[Path], typer.Argument(help="One or more run folders.")],
     radii: Annotated[
@@ -290,9 +371,18 @@ def models() -> None:
     """List the architectures and the trained models that come with deqcert."""
     from deqcert.models import available_models
 
-    table = Table("model", "images", "classes", "parameters", "trained", "facts", box=None)
+    table = Table("model", "images", "classes", "trained at sigma", "accuracy there", box=None)
     for entry in available_models():
-        table.add_row(*map(str, entry))
+        shape = "x".join(map(str, entry.config.input_shape))
+        sigma = f"{entry.card['sigma']:g}" if "sigma" in entry.card else ""
+        accuracy = entry.card.get("test", {}).get("accuracy")
+        table.add_row(
+            entry.name,
+            shape,
+            str(entry.config.num_classes),
+            sigma or ("an architecture" if not entry.pretrained else "0.5 (short name)"),
+            "" if accuracy is None else f"{100 * accuracy:.1f} %",
+        )
     out.print(table)
 
 

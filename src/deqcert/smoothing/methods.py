@@ -171,7 +171,12 @@ def _plan(
 
 
 def _plan_record(plan: AuditPlan) -> dict[str, Any]:
-    record: dict[str, Any] = {"method": plan.method, "reason": plan.reason}
+    record: dict[str, Any] = {
+        "method": plan.method,
+        "reason": plan.reason,
+        "expected_radius_over_sigma": plan.expected_radius,
+        "expected_reference_solves": plan.expected_cost,
+    }
     if plan.method == "srs":
         record["audit"] = plan.drawn
         record["rule"] = "theorem-a" if plan.region is None else "theorem-a-joint"
