@@ -40,7 +40,7 @@ def read_image(path: str | PathLike[str], input_shape: tuple[int, int, int]) -> 
         with Image.open(Path(path)) as image:
             _require_fit(image, Path(path), height=height, width=width)
             pixels = np.asarray(image.convert(MODES[channels]), dtype=np.float32)
-    except UnidentifiedImageError as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is not an image that can be read") from error
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for damaged PNG files
         reason = error.strerror if isinstance(error, OSError) else None
