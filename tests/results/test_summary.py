@@ -64,7 +64,9 @@ def test_one_record_without_guarantee_voids_the_runs() -> None:
     assert found.guarantee == "none"
     assert found.high_probability_accuracy is None
     several = [BY_HAND[0], make_record(certificate(9, guarantee="audited"), label=0)]
-    assert summarize(several, radii=[0.0]).guarantee == "audited + standard"
+    found = summarize([*several, BY_HAND[1]], radii=[0.0])
+    assert found.guarantee == "audited + standard"
+    assert found.guarantees == {"audited": 1, "standard": 2}
 
 
 def test_against_numpy_on_random_records() -> None:

@@ -46,12 +46,24 @@ def test_lines_by_hand(summaries: list[Summary]) -> None:
     assert found["certified accuracy at r = 1.00"] == ("33.3 % (0.0 %)", "0.0 % (-)")
     assert found["abstentions"] == ("1 (33.3 %)", "0 (0.0 %)")
     assert found["average certified radius"] == ("0.517", "0.500")
+    assert found["accuracy of one noisy draw"] == ("90.0 %", "90.0 %")
     assert found["audits drawn"] == ("-", "1,200")
     assert found["disagreements found"] == ("-", "3")
     assert found["cell evaluations per image"] == ("33,000", "33,000")
     assert found["draws n per image"] == ("1,000", "1,000")
     assert found["method"] == ("standard", "srs-paper")
     assert "method" not in cells(summaries[:1]), "a run named after its method says it once"
+
+
+def test_mixed_guarantees_are_counted() -> None:
+    records = [
+        make_record(audited(0, drawn=400, disagreements=0), label=0),
+        make_record(audited(1, drawn=400, disagreements=0), label=0),
+        make_record(certificate(2, method="srs"), label=0),
+    ]
+    assert cells([summarize(records, radii=RADII, name="srs")])["guarantee"] == (
+        "2 audited, 1 standard",
+    )
 
 
 def test_markdown_has_every_cell_in_a_regular_grid(summaries: list[Summary]) -> None:

@@ -140,6 +140,7 @@ def _draw(axes: Axes, curve: Curve, position: int, *, radii: Sequence[float], en
         markeredgecolor=colour,
         markeredgewidth=1.4,
         clip_on=False,
+        in_layout=False,
         zorder=3,
     )
     axes.plot(

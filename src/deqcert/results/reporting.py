@@ -229,6 +229,7 @@ def _as_csv(summaries: Sequence[Summary]) -> str:
 
 def _flat(summary: Summary) -> dict[str, Any]:
     table = summary.to_json()
+    del table["guarantees"]  # a table of its own; it is in the JSON file
     radii = table.pop("radii")
     plain = table.pop("certified_accuracy")
     bounds = table.pop("high_probability_accuracy") or [None] * len(radii)

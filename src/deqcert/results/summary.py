@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,9 @@ class Summary:
     Attributes:
         name: How the report calls the run.
         method: ``standard``, ``srs``, ``proved`` or ``srs-paper``.
-        guarantee: The guarantee of every record; ``none`` if any record has none.
+        guarantee: The guarantee of all records, joined where several occur (a plan may choose
+            independent solves for an image); ``none`` if any record has none.
+        guarantees: Images by guarantee.
         sigma: Noise level, pixel units.
         n: Estimation draws per image.
         alpha: Failure probability of one certificate.
@@ -50,6 +53,7 @@ class Summary:
     name: str
     method: str
     guarantee: str
+    guarantees: Mapping[str, int]
     sigma: float
     n: int
     alpha: float
@@ -102,6 +106,7 @@ def summarize(
         name=name,
         **shared,
         guarantee=guarantee,
+        guarantees=dict(sorted(Counter(row["guarantee"] for row in rows).items())),
         images=len(rows),
         radii=tuple(grid),
         certified_accuracy=tuple(certified_accuracy(rows, radius) for radius in grid),

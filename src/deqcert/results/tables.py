@@ -45,13 +45,14 @@ def lines(summaries: Sequence[Summary]) -> list[Line]:
     named = all(summary.name == summary.method for summary in summaries)
     return [
         *([] if named else [line("claim", "method", lambda s: s.method)]),
-        line("claim", "guarantee", lambda s: _guarantee(s)),
+        line("claim", "guarantee", _guarantee),
         line("claim", "noise sigma", lambda s: f"{s.sigma:g}"),
         line("claim", "draws n per image", lambda s: f"{s.n:,}"),
         line("claim", "images", lambda s: f"{s.images:,}"),
         *accuracies,
         line("accuracy", "average certified radius", lambda s: f"{s.average_certified_radius:.3f}"),
         line("accuracy", "abstentions", lambda s: f"{s.abstentions:,} ({_share(s)})"),
+        line("accuracy", "accuracy of one noisy draw", lambda s: percent(s.accuracy_under_noise)),
         line("cost", "cell evaluations per image", lambda s: f"{s.cell_evaluations:,.0f}"),
         line("cost", "seconds per image", lambda s: f"{s.seconds:.3g}"),
         line("cost", "audits drawn", lambda s: _count(s.audits)),
@@ -151,7 +152,12 @@ def _accuracy_at(position: int) -> Callable[[Summary], str]:
 
 
 def _guarantee(summary: Summary) -> str:
-    return NO_GUARANTEE if summary.guarantee == "none" else summary.guarantee
+    """The guarantee of all images, or how many have which."""
+    if summary.guarantee == "none":
+        return NO_GUARANTEE
+    if len(summary.guarantees) == 1:
+        return summary.guarantee
+    return ", ".join(f"{count:,} {name}" for name, count in summary.guarantees.items())
 
 
 def _share(summary: Summary) -> str:
