@@ -30,9 +30,7 @@ def certify(method: str, n: int, threads: int, queue: multiprocessing.Queue) -> 
     """Certify one image and report what it took, memory before and after included."""
     torch.set_num_threads(threads)
     # A fixed share is audited, so that both methods do work in proportion to n.
-    certifier = dc.Certifier(
-        dc.load_model("mdeq-digits"), sigma=0.5, n=n, method=method, audit=0.1
-    )
+    certifier = dc.Certifier(dc.load_model("mdeq-digits"), sigma=0.5, n=n, method=method, audit=0.1)
     image = dc.load_data("digits")[0].image
     certifier.certify(image, seed=1)  # warm up the kernels' own buffers
     started = time.perf_counter()
@@ -77,7 +75,8 @@ def main() -> None:
             )
         results[method] = rows
         first, last = rows[0]["peak_megabytes"], rows[-1]["peak_megabytes"]
-        print(f"{method}: peak memory at n = {DRAWS[-1]:,} / at n = {DRAWS[0]:,}: {last / first:.3f}")
+        growth = f"peak memory at n = {DRAWS[-1]:,} over that at n = {DRAWS[0]:,}"
+        print(f"{method}: {growth}: {last / first:.3f}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

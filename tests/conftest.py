@@ -13,4 +13,4 @@ import torch
 def _fixed_seed():
     if not os.environ.get("DEQCERT_UNLOCK_SEED"):
         torch.manual_seed(0)
-        np.random.seed(0)  # noqa: NPY002 (guards libraries that still use the global state)
+        np.random.seed(0)

@@ -114,7 +114,7 @@ class PartialDriftDEQ(TwoClassDEQ):
 
 
 def image_at(margin: float, *, offset: float = 0.5) -> Tensor:  # (1, 1, 2)
-    """Return the image at this signed distance from the line, pixels in [0, 1], on class 1's side."""
+    """Return the image at this signed distance from the line, towards class 1."""
     x = DIRECTION * (margin + offset)
     assert float(x.min()) >= 0.0
     assert float(x.max()) <= 1.0

@@ -70,8 +70,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     if sys.version_info >= (3, 11):
         import tomllib
-    else:
-        import tomli as tomllib
+    else:  # pragma: no cover
+        import tomli as tomllib  # pyright: ignore[reportMissingImports]
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -102,7 +102,10 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
-        "--config", is_eager=True, callback=read_config, help="TOML file with options of this command."
+        "--config",
+        is_eager=True,
+        callback=read_config,
+        help="TOML file with options of this command.",
     ),
 ]
 DataName = Annotated[str, typer.Option("--data", help="Data set; see [b]deqcert data[/b].")]
@@ -132,7 +135,9 @@ Serial = Annotated[
 ]
 Warmup = Annotated[
     str | None,
-    typer.Option(help="Solver of the first serialized batch. Default: the model's, else anderson:10."),
+    typer.Option(
+        help="Solver of the first serialized batch. Default: the model's, else anderson:10."
+    ),
 ]
 Start = Annotated[str, typer.Option(help="Start of warm solves: previous, clean or mean.")]
 AuditSize = Annotated[
@@ -144,7 +149,7 @@ AuditSize = Annotated[
 Chains = Annotated[int, typer.Option(help="Serialized rows side by side; part of the method.")]
 BatchSize = Annotated[
     int | None,
-    typer.Option(help="Rows computed at once; hardware only, changes no label. Default 400."),
+    typer.Option(help="Rows computed at once; hardware only, changes no label. Default up to 400."),
 ]
 Device = Annotated[str | None, typer.Option(help="Torch device, such as cpu or cuda. Default cpu.")]
 Precision = Annotated[str, typer.Option("--dtype", help="float32, float64 or bfloat16.")]

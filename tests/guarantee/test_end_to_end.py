@@ -19,7 +19,9 @@ SIGMA = 0.25
 N, N0 = 400, 30
 
 
-def certifier(method: str, alpha: float, audit: int | float | str = "auto", n: int = N) -> Certifier:
+def certifier(
+    method: str, alpha: float, audit: int | float | str = "auto", n: int = N
+) -> Certifier:
     return Certifier(
         LinearDEQ(),
         sigma=SIGMA,

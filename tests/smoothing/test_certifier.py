@@ -14,6 +14,7 @@ from deqcert.certificate import Certificate
 from deqcert.errors import ConfigurationError, InputError, NumericalWarning, UnknownNameError
 from deqcert.models import weights_digest
 from deqcert.smoothing import Certifier, Labels, majority_class
+from deqcert.solvers import memory_bytes
 from deqcert.stats import clopper_pearson_lower
 from tests.problems import LinearDEQ, StickyDEQ, TwoClassDEQ, image_at, margin_for
 
@@ -43,7 +44,8 @@ def test_the_record_is_complete_and_survives_json(method: str):
     assert found.noise.startswith("numpy-philox")
     assert 0 < found.radius <= SIGMA * norm.ppf(found.p_lower)
     assert found.steps["1"] <= 3
-    assert found.guarantee == {"standard": "standard", "srs": "audited", "srs-paper": "none"}[method]
+    guarantees = {"standard": "standard", "srs": "audited", "srs-paper": "none"}
+    assert found.guarantee == guarantees[method]
     if method == "srs":
         assert found.audit is not None
         assert found.audit.drawn == 60
@@ -261,3 +263,21 @@ def test_defaults_come_from_the_model_and_then_from_the_paper():
     assert Certifier(plain, sigma=0.5, n=20, reference="anderson:30").settings.reference == (
         "anderson:30"
     )
+
+
+def test_the_default_batch_follows_the_memory_a_solve_needs():
+    assert certifier().batch_size == 400
+
+    class Wide(LinearDEQ):
+        """A state of 200,000 numbers a row, as on ImageNet."""
+
+        def initial_state(self, injection: torch.Tensor) -> torch.Tensor:
+            return injection.new_zeros(len(injection), 200_000)
+
+        def cell(self, state: torch.Tensor, injection: torch.Tensor) -> torch.Tensor:
+            return 0.5 * state + injection
+
+    wide = certifier(Wide(), warmup="anderson:10")
+    assert 16 <= wide.batch_size < 400
+    history = memory_bytes("anderson:10", wide.batch_size, 200_000)
+    assert history <= 2 * 1024**3

@@ -51,7 +51,7 @@ def test_serialized_labels_are_those_of_a_plain_loop(start: str):
         elif state is None:
             begin = model.initial_state(injection)
         else:
-            begin = (state.mean(0).expand(rows, 1) if start == "mean" else state[:rows])
+            begin = state.mean(0).expand(rows, 1) if start == "mean" else state[:rows]
         spec = "picard:5" if first == 0 else "picard:2"
         new = solve(model.cell, begin, injection, spec=spec).state
         expected.append(model.classify(new).argmax(1).numpy())

@@ -52,22 +52,21 @@ def audited_count(
     classifier = sampler.classifier
     reference = sampler.cold("estimation", chosen, spent, shown_as="audit")
     disagreements = int((reference.clear(classifier.margin) != predicted).sum())
-    facts = {
-        "count": size,
-        "n": len(labels),
-        "drawn": drawn,
-        "disagreements": disagreements,
-    }
-    if plan.region is not None:
-        p_lower, upper = theorem_a_joint_lower(**facts, region=plan.region), None
-    else:
-        p_lower, upper = theorem_a_lower(
-            **facts, alpha_count=plan.alpha_count, alpha_audit=plan.alpha_audit
-        )
+    p_lower, upper = _bound(plan, size, len(labels), drawn, disagreements)
     return AuditedCount(
         count=size - disagreements,
-        p_lower=float(p_lower),
-        audit=Audit(
-            population=size, drawn=drawn, disagreements=disagreements, upper_bound=upper
-        ),
+        p_lower=p_lower,
+        audit=Audit(population=size, drawn=drawn, disagreements=disagreements, upper_bound=upper),
     )
+
+
+def _bound(
+    plan: AuditPlan, count: int, n: int, drawn: int, disagreements: int
+) -> tuple[float, int | None]:
+    """Return the lower bound of the plan's rule, and the bound on disagreements if it has one."""
+    facts = {"count": count, "n": n, "drawn": drawn, "disagreements": disagreements}
+    if plan.region is not None:
+        return theorem_a_joint_lower(**facts, region=plan.region), None
+    assert plan.alpha_count is not None, "a plan has a region or shares of alpha"
+    assert plan.alpha_audit is not None, "a plan has a region or shares of alpha"
+    return theorem_a_lower(**facts, alpha_count=plan.alpha_count, alpha_audit=plan.alpha_audit)

@@ -27,8 +27,6 @@ from deqcert.smoothing.spent import Spent
 from deqcert.solvers import SolverSpec
 from deqcert.stats import certified_radius, check_feasible, majority_p_value
 
-DEFAULT_BATCH_SIZE = 400
-
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -100,7 +98,8 @@ class Certifier:
         chains: Serialized rows followed side by side, >= 1; part of the method.
         audit: Audited draws: a count, a share in (0, 1) of the draws labelled with the class, or
             ``"auto"``: planned per image from the pilot.
-        batch_size: Rows computed at once; hardware only, never changes a label. Default 400.
+        batch_size: Rows computed at once; hardware only, never changes a label. Default 400,
+            less where the solver's history would pass 2 GiB.
         device: Torch device; default the CPU.
         dtype: ``"float32"`` (default), ``"float64"`` or ``"bfloat16"``; part of the classifier.
 
@@ -159,11 +158,13 @@ class Certifier:
             audit=audit,
             dtype=precision_name(dtype),
         )
-        self.batch_size = check_count("batch_size", batch_size or DEFAULT_BATCH_SIZE)
         self._serialization = Serialization(serial=warm, warmup=first, start=start, chains=chains)
         self.classifier = ReferenceClassifier(
             model, cold, sigma=self.settings.sigma, device=device, precision=self.settings.dtype
         )
+        if batch_size is None:
+            batch_size = self.classifier.default_batch_size(cold, warm, first)
+        self.batch_size = check_count("batch_size", batch_size)
         _warn_of_other_sigma(model, self.settings.sigma)
 
     @property
@@ -323,7 +324,8 @@ def majority_class(
     """
     clear = labels.clear(margin)
     counts = np.bincount(clear[clear >= 0], minlength=classes + 1)
-    counts[classes] = int((labels.label < 0).sum())  # a group of its own: may win, never be returned
+    # Failed draws are a group of their own: it may win, but is never returned.
+    counts[classes] = int((labels.label < 0).sum())
     ties = len(clear) - int(counts.sum())
     first, second = np.argsort(-counts, kind="stable")[:2]
     n_a, n_b = int(counts[first]), int(counts[second]) + ties

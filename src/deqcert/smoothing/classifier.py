@@ -16,10 +16,15 @@ from torch import Tensor
 
 from deqcert.certificate import Reference
 from deqcert.errors import ConfigurationError, InputError
-from deqcert.models import EquilibriumModel, inference_copy, solve_rows, weights_digest
+from deqcert.models import (
+    BATCH_SIZES,
+    EquilibriumModel,
+    inference_copy,
+    solve_rows,
+    weights_digest,
+)
 from deqcert.smoothing.noise import NoiseSource
-from deqcert.solvers import SolverSpec, State, Status
-from deqcert.solvers import Solution as Solution  # what `labelled` returns
+from deqcert.solvers import Solution, SolverSpec, State, Status, memory_bytes
 
 NO_CLASS = -1
 """Label of a draw that counts for no class: failed, not finite, or (where asked) a near tie."""
@@ -27,6 +32,7 @@ NO_CLASS = -1
 _PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 _PROBES = 64
 _SAFETY = 4.0
+_HISTORY_BYTES = 2 * 1024**3
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,7 @@ class ReferenceClassifier:
         self.spec = spec
         self.model = inference_copy(model, dtype=self.dtype, device=self.device)
         self.digest = weights_digest(model)
-        self.input_shape = tuple(model.input_shape)
+        self.input_shape = model.input_shape
         self.num_classes = int(model.num_classes)
         if self.device.type == "cuda":
             # TF32 is another, coarser classifier than the one a certificate names (THEORY 1.1).
@@ -132,6 +138,25 @@ class ReferenceClassifier:
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cudnn.benchmark = False
         self.margin = self._measure_margin(sigma)
+
+    def default_batch_size(self, *specs: SolverSpec) -> int:
+        """Return the largest of the fixed batch sizes whose solver history fits in 2 GiB.
+
+        400 rows of 61,440 numbers take 1 GB under Anderson; a Broyden solve of 14 steps on ImageNet
+        states would take 8. The batch size changes no label, so it may follow the memory.
+        """
+        with torch.no_grad():
+            blank = torch.zeros(1, *self.input_shape, dtype=self.dtype, device=self.device)
+            state = self.model.initial_state(self.model.inject(blank))
+        parts = (state,) if isinstance(state, Tensor) else state
+        features = sum(part[0].numel() for part in parts)
+        size = torch.finfo(self.dtype).bits // 8
+
+        def fits(rows: int) -> bool:
+            needs = (memory_bytes(spec, rows, features, itemsize=size) for spec in specs)
+            return max(needs) <= _HISTORY_BYTES
+
+        return max((rows for rows in BATCH_SIZES if fits(rows)), default=BATCH_SIZES[0])
 
     @property
     def reference(self) -> Reference:
@@ -167,17 +192,20 @@ class ReferenceClassifier:
         probes = torch.from_numpy(np.clip(0.5 + 0.5 * pixels, 0.0, 1.0))
         probes = probes + torch.from_numpy(source.draws("margin-noise", range(_PROBES)))
         probes = probes.to(device=self.device, dtype=self.dtype)
-        large = torch.cat([probes] * 7)[: 400]
+        large = torch.cat([probes] * 7)[:400]
         whole = solve_rows(self.model, large, self.spec)[0][:_PROBES].double()
-        parts = [torch.cat([solve_rows(self.model, part, self.spec)[0] for part in probes.split(k)])
-                 for k in (1, 7, 32, _PROBES)]
+        parts = [
+            torch.cat([solve_rows(self.model, part, self.spec)[0] for part in probes.split(k)])
+            for k in (1, 7, 32, _PROBES)
+        ]
         usable = torch.isfinite(whole).all(dim=1)
         if not bool(usable.any()):
             return 0.0  # every draw will count for no class, so no lead can mislead
         order = whole.topk(2, dim=1).indices
         lead = _difference(whole, order)[usable]
-        moved = max(float((_difference(p.double(), order)[usable] - lead).abs().max())
-                    for p in parts)
+        moved = max(
+            float((_difference(p.double(), order)[usable] - lead).abs().max()) for p in parts
+        )
         rounding = torch.finfo(self.dtype).eps * float(whole[usable].abs().max())
         return 2.0 ** math.ceil(math.log2(max(_SAFETY * moved, rounding, 1e-30)))
 

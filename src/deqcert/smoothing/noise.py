@@ -9,6 +9,7 @@ layout and length of the request.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import secrets
 from dataclasses import dataclass
 
@@ -84,7 +85,7 @@ class NoiseSource:
         noise = np.empty((len(wanted), *self.shape), dtype=np.float32)
         blocks = wanted // BLOCK
         edges = np.flatnonzero(np.diff(blocks, prepend=-1, append=-1))
-        for first, last in zip(edges[:-1], edges[1:], strict=True):
+        for first, last in itertools.pairwise(edges):
             block = int(blocks[first])
             noise[first:last] = self._block(stage, block)[wanted[first:last] - block * BLOCK]
         noise *= np.float32(self.sigma)

@@ -26,7 +26,8 @@ class Spent:
         """Count one batch of solves made with `spec`."""
         status = solution.status.cpu().numpy()
         # Without a tolerance there is nothing to miss: the classifier *is* the k-th iterate.
-        missed = status != int(Status.CONVERGED) if spec.tol > 0 else status == int(Status.NONFINITE)
+        failed = status == int(Status.NONFINITE)
+        missed = status != int(Status.CONVERGED) if spec.tol > 0 else failed
         self.unconverged += int(missed.sum())
         self.cell_evaluations += int(solution.cell_evaluations.sum())
         self._count_steps(np.bincount(solution.steps.cpu().numpy()))
