@@ -92,12 +92,21 @@ def measure_time(problem: Problem, steps: int, repeats: int) -> dict[str, Any]:
     return report
 
 
-def peak_bytes(device: str) -> int:
-    """Return the largest memory use so far of this process."""
+def peak_bytes(device: str, *, reset: bool = False) -> int:
+    """Return the largest memory use of this process, since the last reset where that is possible."""
     if device != "cpu":
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        peak = torch.cuda.max_memory_allocated()
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+        return peak
+    status = Path("/proc/self/status")
+    if not status.exists():
+        unit = 1 if platform.system() == "Darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    lines = status.read_text().splitlines()
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def measure_memory(model: str, rows: int, device: str, threads: int, spec: str) -> dict[str, int]:
@@ -105,7 +114,9 @@ def measure_memory(model: str, rows: int, device: str, threads: int, spec: str) 
     torch.set_num_threads(threads)
     problem = Problem(model, rows, device)
     problem.bare(2)
-    before = peak_bytes(device)
+    peak_bytes(device, reset=True)
+    problem.bare(2)
+    before = peak_bytes(device, reset=True)
     problem.solve(SolverSpec.parse(spec))
     planned = memory_bytes(spec, rows, problem.features)
     return {"history_bytes": planned, "extra_peak_bytes": peak_bytes(device) - before}
@@ -154,7 +165,7 @@ def show(name: str, report: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--models", nargs="+", default=["mdeq-digits", "mdeq-small"])
     parser.add_argument("--rows", type=int, default=400, help="batch size")
     parser.add_argument("--steps", type=int, default=10, help="cell evaluations per solve")

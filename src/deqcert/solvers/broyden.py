@@ -91,7 +91,8 @@ class Broyden:
         below = 1 - self.mixing * share
         if self.mixing != 1:
             _add(out, share * (self.mixing - 1), last)
-        usable = ~(below.abs() <= _SMALLEST)
+        # Below its rounding error a denominator says nothing. NaN passes: the row has to show it.
+        usable = ~(below.abs() <= 8 * torch.finfo(out.dtype).eps)
         for j, inverse in enumerate(memory.inverse_norms):
             memory.inverse_norms[j] = torch.where(usable, inverse, 0)
         scale = torch.where(usable, 1 / below, 0).to(out.dtype)
@@ -104,11 +105,6 @@ class Broyden:
             for i, slot in enumerate(slots):
                 slots[i] = slot.index_select(0, rows)
         return memory
-
-
-_SMALLEST = 1e-6
-"""Denominator, relative to the step, below which an update says nothing: a step 10^6 times as long
-as the plain one is not a step."""
 
 
 def _add(

@@ -9,19 +9,16 @@ import torch
 from torch import Tensor
 
 from deqcert.errors import ConfigurationError
-from deqcert.solvers.anderson import Anderson
+from deqcert.solvers.allocator import keep_freed_memory
 from deqcert.solvers.batching import check_sizes, padded_rows, padded_size
-from deqcert.solvers.broyden import Broyden
-from deqcert.solvers.picard import Picard
-from deqcert.solvers.reduce import row_dot
+from deqcert.solvers.residual import finite_rows, poisoned, relative_residual
 from deqcert.solvers.solution import Solution, Status
 from deqcert.solvers.spec import SolverSpec
-from deqcert.solvers.state import Layout, State, batch_rows, leaves, map_state, select_rows
+from deqcert.solvers.state import State, batch_rows, leaves, map_state, select_rows
+from deqcert.solvers.stepper import ALGORITHMS, Stepper
 
 Cell = Callable[[Any, Any], State]
 """One application of f: ``cell(state, injection)`` returns a state built like `state`."""
-
-ALGORITHMS = {"picard": Picard, "anderson": Anderson, "broyden": Broyden}
 
 
 @torch.no_grad()
@@ -42,7 +39,8 @@ def solve(
     left are packed into the smallest batch of `sizes` that holds them.
 
     Args:
-        cell: The map; it must not mix rows.
+        cell: The map. It must not mix rows, change its arguments, or write its results to the
+            same memory every time; the memory of its arguments is used again after the call.
         state0: Start of each row; a tensor or a tuple of tensors of one type, batch first.
         injection: What the cell needs besides the state: nested tuples, lists and dicts of
             batch-first tensors (other leaves are handed through).
@@ -60,8 +58,11 @@ def solve(
         return _empty(state0)
     allowed = check_sizes(sizes)
     size = padded_size(rows, allowed)
+    device = leaves(state0)[0].device
+    if device.type == "cpu":
+        keep_freed_memory()
     if size != rows:
-        repeats = padded_rows(torch.arange(rows, device=leaves(state0)[0].device), size)
+        repeats = padded_rows(torch.arange(rows, device=device), size)
         state0, injection = select_rows((state0, injection), repeats)
     if spec.tol == 0:
         return _solve_fixed(cell, state0, injection, spec, rows)
@@ -78,117 +79,45 @@ def memory_bytes(spec: SolverSpec | str, rows: int, features: int, *, itemsize: 
     return rows * ALGORITHMS[spec.name].bytes_per_row(spec, features, itemsize)
 
 
-def relative_residual(z: State, fz: State) -> Tensor:  # shape: (B,), float32
-    """Return ||f(z) - z|| / ||f(z)|| of each row, over all its tensors together."""
-    change = scale = 0
-    for a, b in zip(leaves(z), leaves(fz), strict=True):
-        change = change + _squared(b - a)
-        scale = scale + _squared(b)
-    assert isinstance(change, Tensor)
-    assert isinstance(scale, Tensor)
-    limits = torch.finfo(torch.float32)
-    ratio = change.sqrt() / scale.sqrt().clamp_min(limits.tiny)
-    # f(z) = 0 gives a huge ratio, not a failure: only what is not finite itself may become inf.
-    bounded = torch.where(change.isfinite() & scale.isfinite(), ratio.clamp_max(limits.max), ratio)
-    return bounded.float()
-
-
-def _squared(part: Tensor) -> Tensor:  # shape: (B,), float64
-    flat = Layout.of(part).flatten(part)
-    return row_dot(flat, flat)
-
-
-class _Stepper:
-    """Carries one algorithm through a solve: its memory, the current state, flat where needed."""
-
-    def __init__(self, spec: SolverSpec, state: State) -> None:
-        self.algorithm: Any = ALGORITHMS[spec.name](spec)
-        self.state = state
-        self.layout: Layout | None = None
-        self.flat: Tensor | None = None
-        self.memory: Any = None
-
-    def advance(self, fz: State) -> None:
-        """Replace the state z by the algorithm's next iterate."""
-        if self.algorithm.elementwise:
-            step = self.algorithm.step
-            self.state = map_state(lambda a, b: step(self.memory, a, b), self.state, fz)
-            return
-        if self.layout is None:
-            # The cell's own memory order, so that its outputs flatten without a copy.
-            self.layout = Layout.of(fz)
-            rows, like = batch_rows(fz), leaves(fz)[0]
-            self.memory = self.algorithm.init(rows, self.layout.features, like)
-        value = self.layout.flatten(fz)
-        if self.flat is None:
-            # Steps overwrite z: the caller's start and what the cell may still hold are copied.
-            self.flat = _own(self.layout.flatten(self.state), self.state)
-        flat = self.algorithm.step(self.memory, self.flat, _own(value, self.flat))
-        self.flat, self.state = flat, self.layout.unflatten(flat)
-
-    def select(self, rows: Tensor) -> None:
-        """Keep the given rows only."""
-        self.state = select_rows(self.state, rows)
-        self.flat = None if self.layout is None else self.layout.flatten(self.state)
-        if self.memory is not None:
-            self.memory = self.algorithm.select(self.memory, rows)
-
-
-def _own(flat: Tensor, other: State) -> Tensor:
-    """Return `flat`, copied if it shares memory with `other`."""
-    place = flat.untyped_storage().data_ptr()
-    shared = any(part.untyped_storage().data_ptr() == place for part in leaves(other))
-    return flat.clone() if shared else flat
-
-
 def _evaluate(cell: Cell, state: State, injection: Any) -> State:
     """Return cell(state, injection), built and typed like the state."""
     value = cell(state, injection)
-    got, want = leaves(value), leaves(state)
-    if [p.shape for p in got] != [p.shape for p in want]:
+    got, want = _build(value), _build(state)
+    if got != want:
         raise ConfigurationError(
-            "the cell must return a state of the shapes it was given, "
-            f"{[tuple(p.shape) for p in want]}, but got {[tuple(p.shape) for p in got]}"
+            f"the cell must return a state built like the one it was given, {want}, but got {got}"
         )
     return value
 
 
+def _build(state: State) -> list[str]:
+    if isinstance(state, Tensor):
+        return [f"{state.dtype} {tuple(state.shape)}"]
+    return ["tuple", *(f"{part.dtype} {tuple(part.shape)}" for part in state)]
+
+
 def _solve_fixed(cell: Cell, state: State, injection: Any, spec: SolverSpec, rows: int) -> Solution:
     """Return the iterate after exactly max_steps evaluations; the host never waits."""
-    stepper = _Stepper(spec, state)
-    residual = None
-    for k in range(spec.max_steps):
-        fz = _evaluate(cell, stepper.state, injection)
-        if k == spec.max_steps - 1:
-            residual = relative_residual(stepper.state, fz)[:rows]
-        stepper.advance(fz)
-    assert residual is not None
+    stepper = Stepper(spec, state)
+    size = batch_rows(state)
+    for _ in range(spec.max_steps - 1):
+        stepper.advance(_evaluate(cell, stepper.state, injection))
+    fz = _evaluate(cell, stepper.state, injection)
+    residual = relative_residual(stepper.state, fz)[:rows]
+    stepper.advance(fz)
     state = map_state(lambda part: part[:rows], stepper.state)
-    size = batch_rows(stepper.state)
-    bad = ~(residual.isfinite() & _finite(state))
+    good = residual.isfinite()
+    if not stepper.algorithm.elementwise:  # an elementwise step from finite states is finite
+        good &= finite_rows(state)
     spent = torch.full_like(residual, spec.max_steps, dtype=torch.int32)
     return Solution(
-        state=map_state(lambda part: _poison(part, bad), state),
-        status=(bad * int(Status.NONFINITE)).to(torch.uint8),
+        state=poisoned(state, ~good),
+        status=(~good * int(Status.NONFINITE)).to(torch.uint8),
         steps=spent,
         residual=residual,
         cell_evaluations=spent.clone(),
         rows_evaluated=size * spec.max_steps,
     )
-
-
-def _finite(state: State) -> Tensor:  # shape: (B,), bool
-    # A sum is finite unless a term is not (or it overflows): one pass, no mask of the state's size.
-    sums = [part.flatten(1).sum(-1, dtype=_wide(part)) for part in leaves(state)]
-    return torch.stack(sums).isfinite().all(0)
-
-
-def _wide(part: Tensor) -> torch.dtype:
-    return torch.float64 if part.dtype == torch.float64 else torch.float32
-
-
-def _poison(part: Tensor, bad: Tensor) -> Tensor:
-    return part.masked_fill(bad.view(-1, *[1] * (part.ndim - 1)), torch.nan)
 
 
 def _solve_adaptive(
@@ -200,61 +129,83 @@ def _solve_adaptive(
     sizes: tuple[int, ...],
 ) -> Solution:
     """Return states stopped row by row at the tolerance."""
-    device = leaves(state)[0].device
-    size = batch_rows(state)
-    out = map_state(lambda part: torch.empty_like(part[:rows]), state)
-    status = torch.zeros(rows, dtype=torch.uint8, device=device)
-    steps = torch.zeros(rows, dtype=torch.int32, device=device)
-    residual = torch.zeros(rows, device=device)
-    # Place in the caller's batch of each row in hand; -1 for padding and rows already finished.
-    place = torch.arange(size, device=device)
-    place[rows:] = -1
-    stepper = _Stepper(spec, state)
+    ledger = _Ledger(state, rows)
+    stepper = Stepper(spec, state)
     evaluated = 0
-    for k in range(spec.max_steps):
+    for _ in range(spec.max_steps):
         fz = _evaluate(cell, stepper.state, injection)
+        size = batch_rows(fz)
         evaluated += size
-        change = relative_residual(stepper.state, fz)
-        open_ = place >= 0
-        residual[place[open_]] = change[open_]
-        steps[place[open_]] = k + 1
-        done = open_ & (change <= spec.tol)
-        bad = open_ & ~change.isfinite()
-        status[place[done]] = int(Status.CONVERGED)
-        status[place[bad]] = int(Status.NONFINITE)
-        _write(out, place, done | bad, fz)
-        place[done | bad] = -1
-        left = (place >= 0).nonzero().squeeze(1)
-        if left.shape[0] == 0:
+        ledger.enter(relative_residual(stepper.state, fz), fz, spec.tol)
+        left = ledger.open_rows()
+        count = left.shape[0]
+        if count == 0:
             break
-        smaller = padded_size(left.shape[0], sizes)
+        smaller = padded_size(count, sizes)
         if smaller < size:
             kept = padded_rows(left, smaller)
             fz, injection = select_rows((fz, injection), kept)
             stepper.select(kept)
-            place = place[kept]
-            place[left.shape[0] :] = -1
-            size = smaller
+            ledger.select(kept, count)
         stepper.advance(fz)
-    _write(out, place, place >= 0, stepper.state)
-    bad = (status == int(Status.NONFINITE)) | ~_finite(out)
-    status[bad] = int(Status.NONFINITE)
-    out = map_state(lambda part: _poison(part, bad), out)
-    return Solution(out, status, steps, residual, steps.clone(), evaluated)
+    return ledger.close(stepper.state, evaluated)
 
 
-def _write(out: State, place: Tensor, chosen: Tensor, value: State) -> None:
-    """Copy the chosen rows of `value` to their places in the caller's batch."""
-    source = chosen.nonzero().squeeze(1)
-    if source.shape[0]:
-        target = place[source]
-        for whole, part in zip(leaves(out), leaves(value), strict=True):
-            whole[target] = part[source].to(whole.dtype)
+class _Ledger:
+    """Who is where, who has finished, and what they finished with."""
+
+    def __init__(self, state: State, rows: int) -> None:
+        first = leaves(state)[0]
+        self.out = map_state(lambda part: torch.empty_like(part[:rows]), state)
+        self.status = torch.zeros(rows, dtype=torch.uint8, device=first.device)
+        self.steps = torch.zeros(rows, dtype=torch.int32, device=first.device)
+        self.residual = torch.zeros(rows, device=first.device)
+        # Place in the caller's batch of each row in hand; -1 for padding and finished rows.
+        self.place = torch.arange(first.shape[0], device=first.device)
+        self.place[rows:] = -1
+
+    def open_rows(self) -> Tensor:  # shape: (R,), int64
+        """Return which rows in hand are not finished."""
+        return (self.place >= 0).nonzero().squeeze(1)
+
+    def enter(self, residual: Tensor, fz: State, tol: float) -> None:
+        """Record one evaluation of the rows in hand; those that pass or fail end with f(z)."""
+        rows = self.open_rows()
+        place, value = self.place[rows], residual[rows]
+        self.residual[place] = value
+        self.steps[place] += 1
+        passed, failed = value <= tol, ~value.isfinite()
+        self.status[place[passed]] = int(Status.CONVERGED)
+        self.status[place[failed]] = int(Status.NONFINITE)
+        self._write(fz, rows[passed | failed])
+
+    def select(self, kept: Tensor, count: int) -> None:
+        """Keep the given rows in hand, of which those from `count` on are padding."""
+        self.place = self.place[kept]
+        self.place[count:] = -1
+
+    def close(self, state: State, evaluated: int) -> Solution:
+        """Return the solution; rows still open end with `state`."""
+        self._write(state, self.open_rows())
+        bad = (self.status == int(Status.NONFINITE)) | ~finite_rows(self.out)
+        self.status[bad] = int(Status.NONFINITE)
+        return Solution(
+            state=poisoned(self.out, bad),
+            status=self.status,
+            steps=self.steps,
+            residual=self.residual,
+            cell_evaluations=self.steps.clone(),
+            rows_evaluated=evaluated,
+        )
+
+    def _write(self, state: State, rows: Tensor) -> None:
+        place = self.place[rows]
+        for whole, part in zip(leaves(self.out), leaves(state), strict=True):
+            whole[place] = part[rows]
+        self.place[rows] = -1
 
 
 def _empty(state: State) -> Solution:
-    device = leaves(state)[0].device
-    none = torch.zeros(0, dtype=torch.int32, device=device)
-    return Solution(
-        state, none.to(torch.uint8), none, none.to(torch.float32), none.clone(), rows_evaluated=0
-    )
+    first = leaves(state)[0]
+    none = torch.zeros(0, dtype=torch.int32, device=first.device)
+    return Solution(state, none.to(torch.uint8), none, none.float(), none.clone(), rows_evaluated=0)
