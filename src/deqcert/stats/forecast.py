@@ -14,7 +14,7 @@ from scipy import linalg, special
 from deqcert.stats.regions import JointRegion
 
 WEIGHTS = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)  # the radius is flat around its best weight
-_HEIGHTS = 9  # values of u2 at which the joint bound is probed
+_HEIGHTS = 17  # values of u2 at which the joint bound is probed
 _NODES_P, _NODES_D = 4, 3
 
 
@@ -68,12 +68,10 @@ def outlook(
     right = prior_draws - wrong
     d, weight_d = beta_quadrature(wrong + disagreed, right + claimed - disagreed, _NODES_D)
     p, d = (grid.ravel() for grid in np.meshgrid(p, d, indexing="ij"))
-    false_claims = np.minimum(p * d / (1.0 - d), 1.0 - p)  # no more than there are other draws
-    if missed is None:
-        lost = np.minimum(false_claims, p)
-    else:
-        lost = p * (wrong + missed) / (prior_draws + claimed - disagreed + missed)
-    share = p - lost + false_claims
+    lost = d if missed is None else (wrong + missed) / (prior_draws + claimed - disagreed + missed)
+    kept = p * (1.0 - lost)
+    false_claims = np.minimum(kept * d / (1.0 - d), 1.0 - p)  # no more than other draws there are
+    share = kept + false_claims
     return Outlook(
         likelihood=np.outer(weight_p, weight_d).ravel(),
         p=p,

@@ -192,14 +192,15 @@ class _Bench:
         radii = self._radii(sizes).max(axis=0)
         if not np.any(radii >= target):
             return None
+        why = "the cheapest audit expected within the slack of independent solves"
         first = int(np.argmax(radii >= target))
-        size = int(sizes[first])
         if first > 0:
             share = (target - radii[first - 1]) / (radii[first] - radii[first - 1])
-            size = math.ceil(sizes[first - 1] * (sizes[first] / sizes[first - 1]) ** share)
-        plan = self.audited(size, "the cheapest audit expected within the slack of standard")
-        # Interpolation may fall short by a hair: the target is what it was made to meet.
-        return AuditPlan(**{**vars(plan), "expected_radius": max(plan.expected_radius, target)})
+            between = sizes[first - 1] * (sizes[first] / sizes[first - 1]) ** share
+            plan = self.audited(math.ceil(between), why)
+            if plan.expected_radius >= target:
+                return plan
+        return self.audited(int(sizes[first]), why)
 
     def audited(self, size: int, reason: str) -> AuditPlan:
         """Return the plan of an audit of `size` draws with its best weight."""
