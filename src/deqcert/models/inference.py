@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import nn
 
+from deqcert.errors import ConfigurationError
 from deqcert.models.equilibrium import EquilibriumModel
 from deqcert.models.layers import fold_batch_norm
 
@@ -27,11 +28,16 @@ def inference_copy(
         model: Any equilibrium model.
         dtype: Precision of the copy; None keeps the model's.
         device: Where the copy lives; None keeps the model's.
+
+    Raises:
+        ConfigurationError: A submodule stays in training mode (THEORY 7.5).
     """
     folded = copy.deepcopy(model).eval()
+    stubborn = [name for name, part in folded.named_modules() if part.training]
+    if stubborn:
+        raise ConfigurationError(f"eval() must reach all modules, but {stubborn[0]!r} still trains")
     _fold_children(folded)
-    folded.to(device=device, dtype=dtype)
-    return folded.requires_grad_(False).eval()
+    return folded.to(device=device, dtype=dtype).requires_grad_(False)
 
 
 def _fold_children(parent: nn.Module) -> None:

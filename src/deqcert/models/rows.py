@@ -46,10 +46,13 @@ def solve_rows(
         padding too, since the hardware does compute it.
 
     Raises:
-        ConfigurationError: `x` has no rows, or `state0` another number of rows.
+        ConfigurationError: `x` has no rows, `state0` another number of rows, or `model` is in
+            training mode.
     """
     spec = SolverSpec.parse(spec)
     count, most = x.shape[0], sizes[-1]
+    if model.training:
+        raise ConfigurationError("a model must be in eval mode to be solved row by row")
     if count == 0:
         raise ConfigurationError("a solve needs at least 1 row, but got 0")
     if state0 is not None and any(part.shape[0] != count for part in leaves(state0)):

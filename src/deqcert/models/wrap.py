@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dis
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,38 +18,62 @@ from deqcert.solvers import SolverSpec, State
 
 
 def from_functions(
+    module: nn.Module,
     *,
-    inject: Callable[[Tensor], Any],
-    initial_state: Callable[[Any], State],
-    cell: Callable[[Any, Any], State],
-    classify: Callable[[Any], Tensor],
+    inject: Callable[[Any, Tensor], Any],
+    initial_state: Callable[[Any, Any], State],
+    cell: Callable[[Any, Any, Any], State],
+    classify: Callable[[Any, Any], Tensor],
     num_classes: int,
     input_shape: tuple[int, int, int],
     solver: SolverSpec | str = "anderson:30",
     gradient: GradientSpec | None = None,
-    parameters: Sequence[nn.Module] = (),
 ) -> EquilibriumModel:
-    """Return an equilibrium model made of four functions (see `EquilibriumModel`).
+    """Return a DEQ written elsewhere as an equilibrium model.
 
-    Functions that are modules, and the modules in `parameters`, are registered, so that moving,
-    saving, training mode and gradients reach their weights. A function that uses a module must
-    be a module itself, or a bound method of one in `parameters`, for copies to be independent:
-    a closure keeps pointing at the original.
+    Every function is given `module` first, and must reach weights through it alone: the model is
+    copied for inference, and a function that held on to a module of its own would go on using the
+    original, in whatever mode and precision that is.
+
+    >>> net = nn.ModuleDict({"mix": nn.Linear(4, 4), "read": nn.Linear(4, 2)})
+    >>> model = from_functions(
+    ...     net,
+    ...     inject=lambda net, x: x.flatten(1),
+    ...     initial_state=lambda net, u: torch.zeros_like(u),
+    ...     cell=lambda net, z, u: torch.tanh(0.5 * net["mix"](z) + u),
+    ...     classify=lambda net, z: net["read"](z),
+    ...     num_classes=2,
+    ...     input_shape=(1, 2, 2),
+    ... )
+    >>> model(torch.zeros(3, 1, 2, 2)).shape
+    torch.Size([3, 2])
 
     Args:
-        inject: Images (batch, C, H, W) -> injection, any pytree of batch-first tensors.
-        initial_state: Injection -> start z0.
-        cell: (state, injection) -> state.
-        classify: State -> logits (batch, classes).
+        module: Holds all weights the functions use.
+        inject: (module, images (batch, C, H, W)) -> injection, a pytree of batch-first tensors.
+        initial_state: (module, injection) -> start z0.
+        cell: (module, state, injection) -> state.
+        classify: (module, state) -> logits (batch, classes).
         num_classes: Classes, at least 2.
         input_shape: (C, H, W).
         solver: Default solver.
         gradient: How gradients are taken; None means implicit.
-        parameters: Modules the functions use.
+
+    Raises:
+        ConfigurationError: A function holds on to a module of its own.
     """
+    functions = {
+        "inject": inject, "initial_state": initial_state, "cell": cell, "classify": classify
+    }  # fmt: skip
+    for role, function in functions.items():
+        if held := _held_modules(function):
+            raise ConfigurationError(
+                f"{role} must reach its weights through its first argument, "
+                f"but holds on to the module {held[0]!r}"
+            )
     return _Functions(
-        (inject, initial_state, cell, classify),
-        parameters,
+        module,
+        functions,
         num_classes=num_classes,
         input_shape=input_shape,
         solver=solver,
@@ -76,8 +103,8 @@ def from_classifier(
 class _Functions(EquilibriumModel):
     def __init__(
         self,
-        functions: tuple[Callable[..., Any], ...],
-        parameters: Sequence[nn.Module],
+        module: nn.Module,
+        functions: dict[str, Callable[..., Any]],
         *,
         num_classes: int,
         input_shape: tuple[int, int, int],
@@ -87,23 +114,40 @@ class _Functions(EquilibriumModel):
         super().__init__(
             num_classes=num_classes, input_shape=input_shape, solver=solver, gradient=gradient
         )
-        # Assigning a module registers it; anything else is kept as it is.
-        self.inject_function, self.start_function, self.cell_function, self.classify_function = (
-            functions
-        )
-        self.used = nn.ModuleList(parameters)
+        self.module = module
+        self._functions = functions
 
     def inject(self, x: Tensor) -> Any:
-        return self.inject_function(x)
+        return self._functions["inject"](self.module, x)
 
     def initial_state(self, injection: Any) -> State:
-        return self.start_function(injection)
+        return self._functions["initial_state"](self.module, injection)
 
     def cell(self, state: Any, injection: Any) -> State:
-        return self.cell_function(state, injection)
+        return self._functions["cell"](self.module, state, injection)
 
     def classify(self, state: Any) -> Tensor:
-        return self.classify_function(state)
+        return self._functions["classify"](self.module, state)
+
+
+def _held_modules(function: Callable[..., Any]) -> list[str]:
+    """Return the modules a function reaches other than by its arguments, by name."""
+    if isinstance(function, nn.Module):
+        return [type(function).__name__]
+    if isinstance(function, functools.partial):
+        given = [*function.args, *function.keywords.values()]
+        held = [type(value).__name__ for value in given if isinstance(value, nn.Module)]
+        return held + _held_modules(function.func)
+    if inspect.ismethod(function):
+        return [type(function.__self__).__name__] if isinstance(function.__self__, nn.Module) else []
+    if not inspect.isfunction(function):
+        return []
+    reached = dict(inspect.getclosurevars(function).nonlocals)
+    # By instruction, since names alone cannot tell a global from an attribute called the same.
+    for step in dis.get_instructions(function):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            reached[step.argval] = function.__globals__.get(step.argval)
+    return [name for name, value in reached.items() if isinstance(value, nn.Module)]
 
 
 class _Classifier(EquilibriumModel):

@@ -1,0 +1,102 @@
+"""Solving rows in fixed batch sizes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from deqcert.errors import ConfigurationError, InputError
+from deqcert.models import BATCH_SIZES, inference_copy, solve_rows
+from deqcert.solvers import Status
+from tests.models.made import make_contractive, tiny_mdeq, use_batch_statistics
+
+
+def _model():
+    model = tiny_mdeq(2)
+    use_batch_statistics(model, torch.rand(64, 2, 9, 7))
+    make_contractive(model)
+    return inference_copy(model)
+
+
+def _watch_sizes(model):
+    seen = set()
+    for part in model.modules():
+        if isinstance(part, torch.nn.Conv2d):
+            part.register_forward_pre_hook(lambda _m, args: seen.add(len(args[0])))
+    return seen
+
+
+@pytest.mark.parametrize("count", [1, 7, 17, 400, 401, 930])
+def test_the_hardware_sees_the_fixed_sizes_alone(count):
+    model = _model()
+    seen = _watch_sizes(model)
+    logits, solution = solve_rows(model, torch.rand(count, 2, 9, 7), "anderson:9:1e-3")
+    assert seen <= set(BATCH_SIZES)
+    assert logits.shape == (count, 3)
+    assert solution.status.shape == solution.steps.shape == solution.residual.shape == (count,)
+    assert solution.cell_evaluations.shape == (count,)
+    assert [tuple(z.shape) for z in solution.state] == [(count, 4, 9, 7), (count, 8, 5, 4)]
+    assert solution.rows_evaluated >= int(solution.cell_evaluations.sum())
+
+
+def test_long_batches_are_solved_like_their_parts():
+    model, x = _model(), torch.rand(930, 2, 9, 7)
+    whole, solution = solve_rows(model, x, "anderson:9:1e-3")
+    parts = [solve_rows(model, x[low : low + 400], "anderson:9:1e-3") for low in (0, 400, 800)]
+    assert torch.equal(whole, torch.cat([logits for logits, _ in parts]))
+    assert torch.equal(solution.steps, torch.cat([s.steps for _, s in parts]))
+    assert solution.rows_evaluated == sum(s.rows_evaluated for _, s in parts)
+
+
+@pytest.mark.parametrize("count", [5, 400, 450])
+def test_a_given_start_continues_the_solve(count):
+    model, x = _model(), torch.rand(count, 2, 9, 7)
+    _, half = solve_rows(model, x, "picard:3")
+    logits, solution = solve_rows(model, x, "picard:4", half.state)
+    expected, straight = solve_rows(model, x, "picard:7")
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(solution.residual, straight.residual, rtol=1e-2, atol=1e-5)
+
+
+def test_a_broken_row_stays_alone():
+    model, x = _model(), torch.rand(20, 2, 9, 7)
+    clean, _ = solve_rows(model, x, "anderson:9:1e-3")
+    x[3] = torch.nan
+    logits, solution = solve_rows(model, x, "anderson:9:1e-3")
+    others = [row for row in range(20) if row != 3]
+    assert bool(logits[3].isnan().all())
+    assert int(solution.status[3]) == Status.NONFINITE
+    torch.testing.assert_close(logits[others], clean[others], rtol=1e-4, atol=1e-5)
+    assert not bool((solution.status[others] == Status.NONFINITE).any())
+
+
+def test_no_gradient_is_recorded_and_none_is_left_on():
+    model, x = _model(), torch.rand(3, 2, 9, 7, requires_grad=True)
+    logits, solution = solve_rows(model, x, "picard:3")
+    assert not logits.requires_grad
+    assert not any(z.requires_grad for z in solution.state)
+    assert torch.is_grad_enabled()
+
+
+def test_misuse_is_refused():
+    model, x = _model(), torch.rand(3, 2, 9, 7)
+    with pytest.raises(ConfigurationError, match="at least 1 row, but got 0"):
+        solve_rows(model, x[:0], "picard:3")
+    _, solution = solve_rows(model, x, "picard:3")
+    with pytest.raises(ConfigurationError, match="must have 2 rows like the images, but has 3"):
+        solve_rows(model, x[:2], "picard:3", solution.state)
+    with pytest.raises(ConfigurationError, match="eval mode"):
+        solve_rows(model.train(), x, "picard:3")
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.rand(2, 9, 7), r"must have shape \(batch, 2, 9, 7\), but got \(2, 9, 7\)"),
+        (torch.rand(1, 2, 7, 9), r"but got \(1, 2, 7, 9\)"),
+        (torch.ones(1, 2, 9, 7, dtype=torch.uint8), "floating point in .*, but got torch.uint8"),
+    ],
+)
+def test_wrong_images_are_refused(x, message):
+    with pytest.raises(InputError, match=message):
+        _model()(x)
