@@ -102,6 +102,7 @@ class TrainConfig:
         validation_share: Share of the training images held out, in [0, 1).
         validate_every: Epochs between validations under noise, >= 1; the last is always validated.
         validation_copies: Noisy copies of every held-out image, >= 1.
+        card_copies: The same for the finished model's card, and for the test images there, >= 1.
         seed: Seed of everything random, >= 0.
 
     Raises:
@@ -133,6 +134,7 @@ class TrainConfig:
     validation_share: float = 0.1
     validate_every: int = 5
     validation_copies: int = 10
+    card_copies: int = 50
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -185,7 +187,13 @@ class TrainConfig:
     def _check_counts(self) -> None:
         _check_integers(
             self,
-            at_least_1=("epochs", "pretrain_steps", "validate_every", "validation_copies"),
+            at_least_1=(
+                "epochs",
+                "pretrain_steps",
+                "validate_every",
+                "validation_copies",
+                "card_copies",
+            ),
             at_least_0=("warmup_steps", "pretrain_epochs"),
         )
         if type(self.batch_size) is not int or self.batch_size < 2:  # BatchNorm needs two images

@@ -27,8 +27,6 @@ from deqcert.training.folder import LOCK_NAME, TrainingFolder
 from deqcert.training.progress import TrainWatch
 from deqcert.training.run import TrainingRun
 
-_FINAL_COPIES = 50
-
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -226,11 +224,11 @@ def _card(
         "weights": weights_digest(run.average),
     }
     if len(run.split.held_out):
-        card["held_out"] = _evaluate_held_out(run, _FINAL_COPIES).to_dict()
+        card["held_out"] = _evaluate_held_out(run, config.card_copies).to_dict()
     if test is not None:
         _check(run.average, test)
         found = evaluate(
-            run.average, test, sigma=config.sigma, copies=_FINAL_COPIES, seed=config.seed
+            run.average, test, sigma=config.sigma, copies=config.card_copies, seed=config.seed
         )
         card["test"] = {"digest": test.digest, **found.to_dict()}
     return card

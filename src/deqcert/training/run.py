@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ from deqcert.training.posterior import MixturePosterior, make_posterior
 from deqcert.training.schedule import learning_rate, update_average
 
 _DIVERGED = 20.0
-"""A mean loss above this many times ln(classes), the loss of a blind guess, counts as diverged."""
+"""A median loss above this many times ln(classes), the loss of a blind guess, counts as diverged."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,10 @@ class TrainingRun:
                 for name, part in {"loss": terms.loss.detach(), **terms.parts}.items():
                     sums.setdefault(name, []).append(float(part))
         means = {name: sum(values) / len(values) for name, values in sums.items()}
-        if means["loss"] > _DIVERGED * math.log(self.model.num_classes):
+        typical = statistics.median(sums["loss"])
+        if typical > _DIVERGED * math.log(self.model.num_classes):
             raise TrainingError(
-                f"the loss has diverged to {means['loss']:.3g} in epoch {epoch + 1}; lower the "
+                f"the loss has diverged to {typical:.3g} in epoch {epoch + 1}; lower the "
                 f"learning rate ({config.learning_rate:g}); the last good checkpoint is kept"
             )
         return means

@@ -1,0 +1,146 @@
+"""A run that is killed gives the weights of one that is not; a folder belongs to one run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from deqcert.errors import CheckpointError, ConfigurationError, RunFolderError
+from deqcert.models import load_model, weights_digest
+from deqcert.training import TrainResult, train
+from tests.training import train_slowly
+from tests.training.small import ScalarModel, two_levels
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    torch.set_num_threads(1)
+    return train_slowly.run(tmp_path_factory.mktemp("whole") / "run")
+
+
+def start(out: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.training.train_slowly", str(out)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def kill_after_epochs(process: subprocess.Popen[bytes], out: Path, epochs: int) -> None:
+    """Wait until so many epochs are logged, let the next one begin, and kill -9."""
+    log, deadline = out / "log.jsonl", time.monotonic() + 120
+    while not log.exists() or log.read_bytes().count(b"\n") < epochs:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_killed_runs_end_with_the_weights_of_a_whole_one(tmp_path, uninterrupted):
+    out = tmp_path / "run"
+    for epochs in (1, 3):  # within pre-training's shadow, and later
+        kill_after_epochs(start(out), out, epochs)
+        assert not (out / "model.safetensors").exists()
+    resumed = train_slowly.run(out)
+    assert weights_digest(resumed.model) == weights_digest(uninterrupted.model)
+    timeless = [
+        [{k: v for k, v in line.items() if "second" not in k} for line in result.log]
+        for result in (resumed, uninterrupted)
+    ]
+    assert timeless[0] == timeless[1]
+    assert [line["epoch"] for line in resumed.log] == list(range(train_slowly.CONFIG.epochs))
+
+
+def test_a_finished_run_is_returned_without_training(uninterrupted):
+    before = uninterrupted.path.stat().st_mtime_ns
+    again = train_slowly.run(uninterrupted.path.parent)
+    assert uninterrupted.path.stat().st_mtime_ns == before
+    assert again.card == uninterrupted.card
+    assert weights_digest(again.model) == weights_digest(uninterrupted.model)
+
+
+def test_the_model_file_loads_and_carries_its_card(uninterrupted):
+    loaded = load_model(uninterrupted.path)
+    assert weights_digest(loaded) == uninterrupted.card["weights"]
+    assert loaded.card is not None
+    assert loaded.card["seed"] == train_slowly.CONFIG.seed
+    assert loaded.card["config"]["short"]["steps"] == [1, 2]
+    assert set(loaded.card["held_out"]["accuracy_by_steps"]) >= {"1", "2", "30"}
+    beside = json.loads((uninterrupted.path.parent / "card.json").read_text())
+    assert beside == loaded.card
+
+
+def scalar_run(out: Path, **changes: object) -> TrainResult:
+    config = dataclasses.replace(
+        train_slowly.CONFIG,
+        **{"epochs": 2, "augment": None, "pretrain_epochs": 0, "batch_size": 8, **changes},
+    )
+    return train(ScalarModel(), two_levels(), out=out, config=config)
+
+
+def test_another_configuration_is_refused_by_name(tmp_path):
+    scalar_run(tmp_path)
+    with pytest.raises(RunFolderError, match=r"config\.sigma \(0\.5 there, 0\.25 now\)"):
+        scalar_run(tmp_path, sigma=0.25)
+    with pytest.raises(RunFolderError, match=r"config\.posterior\.share"):
+        scalar_run(tmp_path, posterior=None)
+
+
+def test_another_start_is_refused(tmp_path):
+    scalar_run(tmp_path)
+    config = dataclasses.replace(
+        train_slowly.CONFIG, epochs=2, augment=None, pretrain_epochs=0, batch_size=8
+    )
+    with pytest.raises(RunFolderError, match=r"model\.start"):
+        train(ScalarModel(slope=0.4), two_levels(), out=tmp_path, config=config)
+
+
+def test_a_foreign_folder_is_refused_and_left_alone(tmp_path):
+    note = tmp_path / "thesis.txt"
+    note.write_text("precious")
+    with pytest.raises(RunFolderError, match="not empty"):
+        scalar_run(tmp_path)
+    assert note.read_text() == "precious"
+    assert not (tmp_path / "training.json").exists()
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    file = tmp_path / "run"
+    file.write_text("x")
+    with pytest.raises(RunFolderError, match="is a file"):
+        scalar_run(file)
+
+
+def test_a_truncated_checkpoint_is_refused(tmp_path):
+    scalar_run(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match="truncated"):
+        scalar_run(tmp_path)
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path):
+    from filelock import FileLock
+
+    with FileLock(tmp_path / ".lock"), pytest.raises(RunFolderError, match="in use"):
+        scalar_run(tmp_path)
+
+
+def test_data_of_another_shape_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="shape"):
+        train(train_slowly.model(), two_levels(), out=tmp_path / "run", config=train_slowly.CONFIG)
+    assert not (tmp_path / "run").exists()
