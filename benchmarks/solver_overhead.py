@@ -93,7 +93,7 @@ def measure_time(problem: Problem, steps: int, repeats: int) -> dict[str, Any]:
 
 
 def peak_bytes(device: str, *, reset: bool = False) -> int:
-    """Return the largest memory use of this process, since the last reset where that is possible."""
+    """Return this process's largest memory use, since the last reset where that is possible."""
     if device != "cpu":
         peak = torch.cuda.max_memory_allocated()
         if reset:

@@ -35,8 +35,9 @@ def solve(
     Row i starts at row i of `state0`, stops on its own residual, fails alone, and comes out the
     same whatever the other rows do, up to the rounding of the cell's kernels (THEORY 1.1). With
     ``spec.tol == 0`` the k-th iterate is returned after exactly k cell evaluations, and nothing
-    waits for the device; with a tolerance a row that passes it at z returns cell(z), and the rows
-    left are packed into the smallest batch of `sizes` that holds them.
+    waits for the device, so that a row counts as failed only where its last evaluation or state is
+    not finite. With a tolerance a row that passes it at z returns cell(z), a failed one stops at
+    once, and the rows left are packed into the smallest batch of `sizes` that holds them.
 
     Args:
         cell: The map. It must not mix rows, change its arguments, or write its results to the
