@@ -55,7 +55,9 @@ def batches(config: TrainConfig, epoch: int, noise: int) -> list[Tensor]:
     np.random.seed(noise)
     run = Recorded(ScalarModel(), two_levels(), config)
     run.epoch(epoch, quiet)
-    return [part for b in run.batches for part in (b.images, b.targets, b.other)]
+    return [
+        part for b in run.batches for part in (b.images, b.targets, b.other) if part is not None
+    ]
 
 
 def replaced(**changes: object) -> TrainConfig:

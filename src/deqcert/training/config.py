@@ -111,8 +111,8 @@ class TrainConfig:
     """
 
     sigma: float
-    epochs: int = 150
-    batch_size: int = 100
+    epochs: int = 160
+    batch_size: int = 50
     learning_rate: float = 3e-3
     final_share: float = 0.0
     warmup_steps: int = 100
@@ -125,16 +125,16 @@ class TrainConfig:
     short: ShortSolveSpec = field(default_factory=ShortSolveSpec)
     solver: str = "picard:3"
     gradient: GradientSpec = field(default_factory=lambda: GradientSpec(method="phantom", steps=1))
-    pretrain_epochs: int = 0
-    pretrain_steps: int = 8
+    pretrain_epochs: int = 60
+    pretrain_steps: int = 3
     jacobian_weight: float = 0.0
     jacobian_frequency: float = 0.05
     augment: AugmentSpec | None = field(default_factory=AugmentSpec)
     posterior: PosteriorSpec | None = field(default_factory=PosteriorSpec)
-    validation_share: float = 0.1
-    validate_every: int = 5
+    validation_share: float = 0.05
+    validate_every: int = 10
     validation_copies: int = 10
-    card_copies: int = 50
+    card_copies: int = 20
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ from deqcert.training.posterior import MixturePosterior, make_posterior
 from deqcert.training.schedule import learning_rate, update_average
 
 _DIVERGED = 20.0
-"""A median loss above this many times ln(classes), the loss of a blind guess, counts as diverged."""
+"""A median loss above so many times ln(classes), the loss of a blind guess, counts as diverged."""
 
 
 @dataclass(frozen=True)
