@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from deqcert.errors import ConfigurationError, InputError
-from deqcert.models import BATCH_SIZES, inference_copy, solve_rows
-from deqcert.solvers import Status
+from deqcert.models import BATCH_SIZES, GradientSpec, inference_copy, solve_rows
+from deqcert.solvers import SolverSpec, Status
 from tests.models.made import make_contractive, tiny_mdeq, use_batch_statistics
 
 
@@ -76,6 +76,21 @@ def test_no_gradient_is_recorded_and_none_is_left_on():
     assert not logits.requires_grad
     assert not any(z.requires_grad for z in solution.state)
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("method", ["implicit", "phantom"])
+def test_differentiable_solves_are_not_padded(method):
+    model = tiny_mdeq(2)
+    use_batch_statistics(model, torch.rand(64, 2, 9, 7))
+    make_contractive(model)
+    model.solver = SolverSpec.parse("anderson:9:1e-3")
+    model.gradient = GradientSpec(method=method, steps=1)
+    seen = set()
+    hook = lambda _m, args: seen.add(len(args[0]))  # noqa: E731
+    model.f.fusions[0].conv.register_forward_pre_hook(hook)
+    model(torch.rand(23, 2, 9, 7)).sum().backward()
+    assert 23 in seen
+    assert seen <= {16, 23}
 
 
 def test_misuse_is_refused():

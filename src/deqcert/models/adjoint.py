@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.func import functional_call
 
+from deqcert.models.rows import training_sizes
 from deqcert.models.trees import leaves, with_leaves
 from deqcert.solvers import SolverSpec, State, solve
 
@@ -48,7 +49,9 @@ class Problem:
     def solve(self) -> list[Tensor]:
         """Return the fixed point, detached."""
         injection = with_leaves(self._injection, [part.detach() for part in self._injected])
-        return leaves(solve(self._cell, self.state0, injection, spec=self.forward).state)
+        sizes = training_sizes(len(leaves(self.state0)[0]))
+        solution = solve(self._cell, self.state0, injection, spec=self.forward, sizes=sizes)
+        return leaves(solution.state)
 
     def apply(self, z: Sequence[Tensor], theta: Sequence[Tensor]) -> list[Tensor]:
         """Return the leaves of f(z, theta), differentiable in all of them."""

@@ -87,8 +87,8 @@ def read_model(path: Path, *, pretrained: bool = True) -> EquilibriumModel:
         pretrained: False keeps the configuration and leaves the weights fresh.
 
     Raises:
-        CheckpointError: See the module's tests: missing, truncated, foreign, of another
-            architecture, not finite, or not rebuildable.
+        CheckpointError: The file is missing, truncated or foreign, its weights are of another
+            architecture or not finite, or only its own code can build the model.
     """
     tensors, header = _read(path)
     if header.get("family") != "mdeq":

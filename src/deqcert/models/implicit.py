@@ -17,6 +17,7 @@ from torch import Tensor
 
 from deqcert.errors import ConfigurationError, unknown_name
 from deqcert.models.adjoint import Problem, fixed_point
+from deqcert.models.rows import training_sizes
 from deqcert.models.trees import leaves
 from deqcert.solvers import SolverSpec, State, map_tree, solve
 
@@ -83,7 +84,8 @@ def equilibrium(
     if gradient.method == "implicit":
         return fixed_point(Problem(model, injection, start, spec, gradient.solver))
     if gradient.method == "phantom":
-        start = solve(model.cell, start, _detached(injection), spec=spec).state
+        sizes = training_sizes(len(leaves(start)[0]))
+        start = solve(model.cell, start, _detached(injection), spec=spec, sizes=sizes).state
     return iterates(model, injection, gradient.steps, state0=start, damping=gradient.damping)[-1]
 
 

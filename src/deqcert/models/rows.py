@@ -23,6 +23,14 @@ BATCH_SIZES = (16, 32, 64, 96, 128, 192, 256, 320, 400)
 """The batch sizes rows are computed in; longer batches are cut into chunks of the last."""
 
 
+def training_sizes(rows: int) -> tuple[int, ...]:
+    """Return batch sizes for a differentiable solve of `rows` rows, which needs no padding.
+
+    Finished rows may still drop out of it, at the same few sizes as elsewhere.
+    """
+    return (*(size for size in BATCH_SIZES if size < rows), rows)
+
+
 @torch.no_grad()
 def solve_rows(
     model: EquilibriumModel,

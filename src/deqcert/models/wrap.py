@@ -139,7 +139,9 @@ def _held_modules(function: Callable[..., Any]) -> list[str]:
         held = [type(value).__name__ for value in given if isinstance(value, nn.Module)]
         return held + _held_modules(function.func)
     if inspect.ismethod(function):
-        return [type(function.__self__).__name__] if isinstance(function.__self__, nn.Module) else []
+        return (
+            [type(function.__self__).__name__] if isinstance(function.__self__, nn.Module) else []
+        )
     if not inspect.isfunction(function):
         return []
     reached = dict(inspect.getclosurevars(function).nonlocals)
