@@ -92,5 +92,7 @@ def test_unknown_names_are_refused_with_the_near_ones():
         TrainConfig(sigma=0.5, objective="short-solv")
     with pytest.raises(UnknownNameError, match="learning_rate"):
         TrainConfig.from_dict({"sigma": 0.5, "learningrate": 1.0})
+    with pytest.raises(UnknownNameError, match=r"short\.warm_steps"):
+        TrainConfig.from_dict({"sigma": 0.5, "short": {"warmsteps": 2}})
     with pytest.raises(ConfigurationError, match="sigma"):
         TrainConfig.from_dict({})

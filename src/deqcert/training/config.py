@@ -166,10 +166,7 @@ class TrainConfig:
             UnknownNameError: A name that is no setting.
             ConfigurationError: A setting is missing or out of range.
         """
-        known = {f.name for f in dataclasses.fields(cls)}
-        for name in values:
-            if name not in known:
-                raise unknown_name("training setting", name, known)
+        _require_known(cls, values)
         if "sigma" not in values:
             raise ConfigurationError("training needs sigma")
         parts = dict(values)
@@ -181,6 +178,7 @@ class TrainConfig:
         }
         for name, kind in nested.items():
             if isinstance(parts.get(name), Mapping):
+                _require_known(kind, parts[name], prefix=f"{name}.")
                 parts[name] = kind(**parts[name])
         return cls(**parts)
 
@@ -214,6 +212,13 @@ class TrainConfig:
             raise ConfigurationError(f"betas must be two numbers, but got {self.betas}")
         for beta in self.betas:
             _check_number("betas", beta, low=0.0, high=1.0, open_high=True)
+
+
+def _require_known(kind: Any, values: Mapping[str, Any], prefix: str = "") -> None:
+    known = [prefix + f.name for f in dataclasses.fields(kind)]
+    for name in values:
+        if prefix + name not in known:
+            raise unknown_name("training setting", prefix + name, known)
 
 
 def _check_integers(
