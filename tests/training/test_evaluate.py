@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -84,6 +85,23 @@ def test_serialized_disagreement_is_seen():
 def test_chosen_images_alone_are_evaluated():
     found = evaluate(Threshold(), two_levels(40), sigma=0.0, indices=[0, 2, 4], copies=2)
     assert (found.images, found.copies, found.accuracy) == (3, 2, 1.0)
+
+
+def test_settled_steps_need_accuracy_and_labels():
+    found = evaluate(Threshold(), two_levels(8), sigma=0.5, steps=(1, 2, 3, 4))
+
+    def settled(accuracy: list[float], agreement: list[float]) -> int:
+        return dataclasses.replace(
+            found,
+            accuracy_by_steps=dict(enumerate(accuracy, start=1)),
+            agreement_by_steps=dict(enumerate(agreement, start=1)),
+        ).settled_steps
+
+    assert settled([0.8, 0.8, 0.8, 0.8], [1.0] * 4) == 1
+    assert settled([0.7, 0.798, 0.8, 0.8], [1.0] * 4) == 2
+    assert settled([0.8, 0.8, 0.8, 0.8], [0.9, 0.99, 0.998, 1.0]) == 3
+    assert settled([0.9, 0.7, 0.7, 0.8], [1.0] * 4) == 1
+    assert settled([0.7, 0.7, 0.7, 0.8], [1.0] * 4) == 4
 
 
 def test_result_fits_json():

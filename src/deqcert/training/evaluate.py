@@ -21,6 +21,8 @@ from deqcert.solvers import SolverSpec, State, Status
 STEPS = (1, 2, 3, 4, 5, 8, 16, 30)
 SERIAL_STEPS = (1, 2, 3)
 CONVERGENCE = "anderson:30:1e-3"
+SETTLED_ACCURACY = 0.0025
+SETTLED_LABELS = 0.0025
 _ROWS = 400
 
 
@@ -60,9 +62,25 @@ class Evaluation:
     converged: float
     steps_to_converge: dict[str, float]
 
+    @property
+    def settled_steps(self) -> int:
+        """Fewest Picard steps that are as good as the most: what a reference solve needs.
+
+        As good: accuracy at most `SETTLED_ACCURACY` lower, and labels that differ in at most
+        `SETTLED_LABELS` of the copies.
+        """
+        deepest = self.accuracy_by_steps[max(self.accuracy_by_steps)]
+        return min(
+            k
+            for k, accuracy in self.accuracy_by_steps.items()
+            if accuracy >= deepest - SETTLED_ACCURACY
+            and self.agreement_by_steps[k] >= 1.0 - SETTLED_LABELS
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as JSON can hold them, rounded to what they can mean."""
-        return {name: _rounded(value) for name, value in dataclasses.asdict(self).items()}
+        values = {name: _rounded(value) for name, value in dataclasses.asdict(self).items()}
+        return {**values, "settled_steps": self.settled_steps}
 
 
 def evaluate(
