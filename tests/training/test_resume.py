@@ -114,7 +114,7 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path):
     with pytest.raises(RunFolderError, match="not empty"):
         scalar_run(tmp_path)
     assert note.read_text() == "precious"
-    assert not (tmp_path / "training.json").exists()
+    assert list(tmp_path.iterdir()) == [note]
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):

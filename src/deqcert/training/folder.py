@@ -27,8 +27,8 @@ class TrainingFolder:
         settings: Everything that determines the weights, as JSON can hold it.
 
     Raises:
-        RunFolderError: The folder holds something else or a run with other settings, or cannot be
-            written.
+        RunFolderError: The folder holds a run with other settings.
+        CheckpointError: The disk refused.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
@@ -40,7 +40,6 @@ class TrainingFolder:
         if file.is_file():
             _require_same(path, _read(file), {"format": _FORMAT, **settings})
             return
-        _require_empty(path)
         text = json.dumps({"format": _FORMAT, **settings}, indent=1) + "\n"
         write_whole(file, text.encode())
 
@@ -73,7 +72,15 @@ class TrainingFolder:
         return [json.loads(line) for line in lines]
 
 
-def _require_empty(path: Path) -> None:
+def require_usable(path: Path) -> None:
+    """Raise RunFolderError unless `path` is missing, empty, or a training run's folder.
+
+    For use before the lock is taken, so that a refused folder is not touched at all.
+    """
+    if path.exists() and not path.is_dir():
+        raise RunFolderError(f"{path} is a file, but training needs a folder")
+    if not path.exists() or (path / SETTINGS_NAME).is_file():
+        return
     # A kill between creating the folder and naming its owner leaves only these.
     names = {entry.name for entry in path.iterdir()}
     names -= {LOCK_NAME, f".{SETTINGS_NAME}.tmp"}

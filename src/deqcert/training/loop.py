@@ -23,7 +23,7 @@ from deqcert.smoothing.noise import keyed_generator
 from deqcert.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from deqcert.training.config import TrainConfig
 from deqcert.training.evaluate import Evaluation, evaluate
-from deqcert.training.folder import LOCK_NAME, TrainingFolder
+from deqcert.training.folder import LOCK_NAME, TrainingFolder, require_usable
 from deqcert.training.progress import TrainWatch
 from deqcert.training.run import TrainingRun
 
@@ -98,8 +98,8 @@ def train(
         if not folder.model.exists():
             progress = _run_epochs(run, folder, watch)
             card = _card(run, settings, progress, command, test)
-            save_model(run.average, folder.model, card=card)
             folder.write_card(card)
+            save_model(run.average, folder.model, card=card)  # last: it marks the run as finished
         load_weights(run.average, folder.model)
         return TrainResult(run.average, folder.model, run.average.card or {}, folder.read_log())
 
@@ -124,8 +124,7 @@ def _check(model: EquilibriumModel, data: Dataset) -> None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the folder for this process; created if missing."""
-    if path.exists() and not path.is_dir():
-        raise RunFolderError(f"{path} is a file, but training needs a folder")
+    require_usable(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with FileLock(path / LOCK_NAME, timeout=0):
