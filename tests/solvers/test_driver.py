@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from deqcert.solvers import SolverSpec, Status, relative_residual, solve
-from deqcert.solvers.batching import DEFAULT_SIZES
+from deqcert.solvers.batching import DEFAULT_SIZES, padded_size
 from tests.solvers.problems import Counting, contraction, exact_arithmetic, multiscale
 
 
@@ -56,6 +56,17 @@ def test_finished_rows_leave_the_batch() -> None:
     assert len(counting.sizes) == int(solution.steps.max())
     assert solution.rows_evaluated < 0.2 * 400 * int(solution.steps.max())
     assert int(solution.cell_evaluations.sum()) <= solution.rows_evaluated
+
+
+@pytest.mark.parametrize("name", ["picard", "anderson", "broyden"])
+def test_every_batch_is_the_smallest_that_holds_the_open_rows(name: str) -> None:
+    problem = exact_arithmetic(400)
+    counting = Counting(problem.cell)
+    spec = f"{name}:60:1e-4"
+    solution = solve(counting, problem.state0, problem.injection, spec=spec)
+    open_rows = [int((solution.steps > t).sum()) for t in range(int(solution.steps.max()))]
+    assert counting.sizes == [padded_size(count, DEFAULT_SIZES) for count in open_rows]
+    assert len(set(counting.sizes)) >= 4
 
 
 @pytest.mark.parametrize("rows", [1, 7, 16, 33, 400])
