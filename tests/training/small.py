@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deqcert.data import Dataset
+from deqcert.data import ArrayDataset
 from deqcert.models import EquilibriumModel
 from deqcert.solvers import State
 
@@ -36,10 +36,10 @@ class ScalarModel(EquilibriumModel):
         return torch.cat([state, -state], dim=1)
 
 
-def two_levels(count: int = 40) -> Dataset:
+def two_levels(count: int = 40) -> ArrayDataset:
     """One-pixel images: class 0 is white, class 1 is black."""
     labels = np.arange(count, dtype=np.int64) % 2
-    return Dataset(
+    return ArrayDataset(
         name="two-levels",
         split="train",
         pixels=np.where(labels == 0, 255, 0).astype(np.uint8).reshape(count, 1, 1, 1),
@@ -50,9 +50,9 @@ def two_levels(count: int = 40) -> Dataset:
     )
 
 
-def few_digits(data: Dataset, count: int) -> Dataset:
+def few_digits(data: ArrayDataset, count: int) -> ArrayDataset:
     """The first `count` images of a data set."""
-    return Dataset(
+    return ArrayDataset(
         name=data.name,
         split=data.split,
         pixels=data.pixels[:count],

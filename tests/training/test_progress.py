@@ -17,6 +17,7 @@ def test_plain_lines_where_no_terminal_is(tmp_path):
         sigma=0.5,
         epochs=2,
         batch_size=10,
+        pretrain_epochs=0,
         objective="equilibrium",
         augment=None,
         validate_every=2,

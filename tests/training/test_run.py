@@ -23,6 +23,7 @@ CONFIG = TrainConfig(
     batch_size=8,
     learning_rate=0.05,
     warmup_steps=2,
+    pretrain_epochs=0,
     augment=None,
     posterior=None,
     # A scalar state may be near 0, and distances relative to it are then large.
