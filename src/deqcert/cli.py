@@ -131,12 +131,15 @@ Reference = Annotated[
     ),
 ]
 Serial = Annotated[
-    str | None, typer.Option(help="Warm solver. Default: the model's own, else anderson:3.")
+    str | None,
+    typer.Option(
+        help="Warm solver. Default: anderson:3; picard:1 for references of up to 5 steps."
+    ),
 ]
 Warmup = Annotated[
     str | None,
     typer.Option(
-        help="Solver of the first serialized batch. Default: the model's, else anderson:10."
+        help="Solver of the first serialized batch. Default: anderson:10, or a shorter reference."
     ),
 ]
 Start = Annotated[str, typer.Option(help="Start of warm solves: previous, clean or mean.")]
@@ -389,6 +392,37 @@ def models() -> None:
             "" if accuracy is None else f"{100 * accuracy:.1f} %",
         )
     out.print(table)
+
+
+@app.command("import-checkpoint")
+@one_line_errors
+def import_public_checkpoint(
+    file: Annotated[
+        Path, typer.Argument(help="State dict or training checkpoint (.pth.tar, .pth, .pkl).")
+    ],
+    architecture: Annotated[
+        str, typer.Option("--arch", help="Public architecture, such as mdeq-large.")
+    ],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for the model.")],
+    sigma: Annotated[
+        float | None,
+        typer.Option(help="Noise the weights were trained at, if known; for the card."),
+    ] = None,
+) -> None:
+    """Import a checkpoint of the public MDEQ or SRS code; nothing in the file is run."""
+    from deqcert.models import convert_checkpoint
+
+    report = convert_checkpoint(file, out_dir, architecture=architecture, sigma=sigma)
+    lines = [
+        f"{report.architecture} from {report.source} (sha256 {report.sha256[:16]})",
+        f"taken over: {report.tensors} tensors, {report.parameters:,} parameters",
+        *(f"ignored: {count} {kind}" for kind, count in report.ignored.items()),
+        *(f"note: {note}" for note in report.notes),
+        f"weights digest: {report.weights_digest}",
+        f"model in {out_dir}",
+    ]
+    for line in lines:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command("data")

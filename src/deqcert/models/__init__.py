@@ -5,6 +5,12 @@ from __future__ import annotations
 from deqcert.models.checkpoints import load_weights, save_model, weights_digest
 from deqcert.models.equilibrium import EquilibriumModel
 from deqcert.models.implicit import GradientSpec, equilibrium, iterates, jacobian_penalty
+from deqcert.models.importing import (
+    ImportReport,
+    convert_checkpoint,
+    import_checkpoint,
+    public_architectures,
+)
 from deqcert.models.inference import inference_copy
 from deqcert.models.mdeq import MDEQ
 from deqcert.models.mdeq_config import MDEQConfig
@@ -18,18 +24,22 @@ __all__ = [
     "MDEQ",
     "EquilibriumModel",
     "GradientSpec",
+    "ImportReport",
     "MDEQConfig",
     "ModelEntry",
     "available_models",
     "build",
+    "convert_checkpoint",
     "equilibrium",
     "from_classifier",
     "from_functions",
+    "import_checkpoint",
     "inference_copy",
     "iterates",
     "jacobian_penalty",
     "load_model",
     "load_weights",
+    "public_architectures",
     "save_model",
     "solve_rows",
     "weights_digest",

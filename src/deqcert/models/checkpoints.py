@@ -188,9 +188,9 @@ def _fill(
     own = model.state_dict()
     faults = []
     if missing := sorted(own.keys() - tensors.keys()):
-        faults.append(f"lacks {_some(missing)}")
+        faults.append(f"lacks {some_of(missing)}")
     if extra := sorted(tensors.keys() - own.keys()):
-        faults.append(f"has left over {_some(extra)}")
+        faults.append(f"has left over {some_of(extra)}")
     shared = sorted(own.keys() & tensors.keys())
     shapes = [
         f"{n} {tuple(tensors[n].shape)} for {tuple(own[n].shape)}"
@@ -198,17 +198,17 @@ def _fill(
         if tensors[n].shape != own[n].shape
     ]
     if shapes:
-        faults.append(f"has other shapes: {_some(shapes)}")
+        faults.append(f"has other shapes: {some_of(shapes)}")
     if faults:
         raise CheckpointError(f"{path} is of another architecture: it {', '.join(faults)}")
     bad = [n for n in shared if not bool(torch.isfinite(tensors[n]).all())]
     if bad:
-        raise CheckpointError(f"{path} holds weights that are not finite: {_some(bad)}")
+        raise CheckpointError(f"{path} holds weights that are not finite: {some_of(bad)}")
     model.load_state_dict(tensors)
     model.card = header.get("card") or {}
 
 
-def _some(names: Iterable[str], most: int = 3) -> str:
+def some_of(names: Iterable[str], most: int = 3) -> str:
     """Return the first few names and how many more there are."""
     listed = list(names)
     rest = len(listed) - most

@@ -18,9 +18,11 @@ class MDEQCell(nn.Module):
             ResidualBlock(count, expansion=config.expansion, groups=config.groups)
             for count in config.channels
         )
+        # As in the public code, a single resolution has nothing to fuse: its block is all of f.
+        count = len(config.channels) if len(config.channels) > 1 else 0
         self.fusions = nn.ModuleList(
-            Fusion(config.channels, into, groups=config.groups)
-            for into in range(len(config.channels))
+            Fusion(config.channels, into, groups=config.groups, affine=config.fusion_affine)
+            for into in range(count)
         )
 
     def forward(
@@ -34,7 +36,7 @@ class MDEQCell(nn.Module):
         for i, block in enumerate(self.blocks):
             mask = None if masks is None else masks[i]
             blocks.append(block(state[i], top if i == 0 else None, mask))
-        return tuple(fusion(blocks) for fusion in self.fusions)
+        return tuple(fusion(blocks) for fusion in self.fusions) or tuple(blocks)
 
 
 class ResidualBlock(nn.Module):
@@ -67,14 +69,16 @@ class ResidualBlock(nn.Module):
 class Fusion(nn.Module):
     """Everything that flows into one resolution: itself, all higher ones, all lower ones."""
 
-    def __init__(self, channels: tuple[int, ...], into: int, *, groups: int) -> None:
+    def __init__(
+        self, channels: tuple[int, ...], into: int, *, groups: int, affine: bool = False
+    ) -> None:
         super().__init__()
         self.into = into
         self.paths = nn.ModuleList(
             _path(channels, source, into, groups) for source in range(len(channels))
         )
         self.conv = WeightNormConv2d(channels[into], channels[into], 1)
-        self.norm = nn.GroupNorm(max(1, groups // 2), channels[into], affine=False)
+        self.norm = nn.GroupNorm(max(1, groups // 2), channels[into], affine=affine)
 
     def forward(self, blocks: list[Tensor]) -> Tensor:  # each (batch, c_i, H_i, W_i)
         """Return the next state at this resolution."""

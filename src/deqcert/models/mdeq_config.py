@@ -23,6 +23,8 @@ class MDEQConfig:
             height and width, rounded up.
         expansion: Channels inside a residual block, as a multiple of its own.
         groups: Groups of the normalisations; after fusion half as many.
+        fusion_affine: Whether the normalisation after fusion has a learned scale and shift, as in
+            the first public MDEQ code; the published configurations of PAPER 4 have none.
         stem_strides: Strides of the two convolutions of the stem.
         head: ``bottleneck``: the published head; ``pool``: global average of each resolution, then
             linear; ``flatten``: all of the state, then linear.
@@ -46,6 +48,7 @@ class MDEQConfig:
     channels: tuple[int, ...]
     expansion: int = 5
     groups: int = 8
+    fusion_affine: bool = False
     stem_strides: tuple[int, int] = (1, 1)
     head: str = "bottleneck"
     head_channels: tuple[int, ...] = ()
@@ -82,6 +85,14 @@ class MDEQConfig:
     def state_size(self) -> int:
         """Numbers in the state of one image."""
         return sum(c * h * w for c, h, w in self.state_shapes)
+
+    @property
+    def has_injection_layer(self) -> bool:
+        """Whether the stem ends in a 1x1 convolution.
+
+        As in the public code, not with at most two resolutions and no stride (PAPER 4).
+        """
+        return len(self.channels) > 2 or max(self.stem_strides) > 1
 
     def replace(self, **changes: Any) -> MDEQConfig:
         """Return a copy with `changes`, checked again."""

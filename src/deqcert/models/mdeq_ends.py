@@ -29,8 +29,7 @@ class Stem(nn.Module):
             ConvBatchNorm(width, width, 3, stride=second),
             nn.ReLU(),
         ]
-        # As in the public code, small models inject what the two convolutions give (PAPER 4).
-        if len(config.channels) > 2 or max(config.stem_strides) > 1:
+        if config.has_injection_layer:
             layers += [ConvBatchNorm(width, width, 1), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
 

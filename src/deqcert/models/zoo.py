@@ -71,6 +71,20 @@ ARCHITECTURES: dict[str, MDEQConfig] = {
         mean=_IMAGENET_MEAN,
         std=_IMAGENET_STD,
     ),
+    # The first configuration of that name, to which the clean ImageNet weights belong that the MDEQ
+    # repository links to (threads 14 and 31 of locuslab/deq).
+    "mdeq-small-imagenet-2020": MDEQConfig(
+        input_shape=(3, 224, 224),
+        num_classes=1000,
+        channels=(32, 64, 128, 256),
+        head_channels=(24, 48, 96, 192),
+        final_width=2048,
+        stem_strides=(2, 2),
+        fusion_affine=True,
+        solver="broyden:26",
+        mean=_IMAGENET_MEAN,
+        std=_IMAGENET_STD,
+    ),
 }
 
 
