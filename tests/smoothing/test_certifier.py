@@ -256,13 +256,15 @@ def test_near_ties_count_for_the_runner_up():
 
 
 def test_defaults_come_from_the_model_and_then_from_the_paper():
-    plain = LinearDEQ(solver="picard:5")
-    assert Certifier(plain, sigma=0.5, n=20).settings.reference == "picard:5"
-    assert Certifier(plain, sigma=0.5, n=20).settings.serial == "anderson:3"
-    assert Certifier(plain, sigma=0.5, n=20).settings.warmup == "anderson:10"
-    assert Certifier(plain, sigma=0.5, n=20, reference="anderson:30").settings.reference == (
-        "anderson:30"
-    )
+    def solvers(own: str, **settings) -> tuple[str, str, str]:
+        found = Certifier(LinearDEQ(solver=own), sigma=0.5, n=20, **settings).settings
+        return found.reference, found.serial, found.warmup
+
+    assert solvers("anderson:30") == ("anderson:30", "anderson:3", "anderson:10")
+    assert solvers("picard:3") == ("picard:3", "picard:1", "picard:3")
+    assert solvers("picard:8") == ("picard:8", "anderson:3", "picard:8")
+    assert solvers("picard:3", reference="anderson:30")[1:] == ("anderson:3", "anderson:10")
+    assert solvers("picard:3", serial="picard:2", warmup="picard:9")[1:] == ("picard:2", "picard:9")
 
 
 def test_the_default_batch_follows_the_memory_a_solve_needs():

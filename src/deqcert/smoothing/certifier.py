@@ -77,6 +77,19 @@ def check_count(name: str, value: object) -> int:
     return int(value)
 
 
+def default_serial(reference: SolverSpec) -> str:
+    """Return the warm solver for a reference: three Anderson steps as published, or one step.
+
+    Three steps save nothing where the reference takes about as many.
+    """
+    return "picard:1" if reference.max_steps <= 5 else "anderson:3"
+
+
+def default_warmup(reference: SolverSpec) -> str:
+    """Return the solver of the first serialized batch: as published, never above the reference."""
+    return str(reference) if reference.max_steps < 10 else "anderson:10"
+
+
 class Certifier:
     """Certifies and predicts with the smoothed version of a model.
 
@@ -92,8 +105,10 @@ class Certifier:
         alpha: Failure probability of one certificate, in (0, 1).
         method: ``"standard"``, ``"srs"`` or ``"srs-paper"`` (no guarantee).
         reference: Solver of the base classifier; default: the model's own, else anderson:30.
-        serial: Solver of serialized draws; default: the model's own choice, else anderson:3.
-        warmup: Solver of the first serialized batch; default: the model's, else anderson:10.
+        serial: Solver of serialized draws; default anderson:3, or picard:1 where the reference
+            takes at most 5 steps.
+        warmup: Solver of the first serialized batch; default anderson:10, or the reference where
+            that is shorter.
         start: Start of serialized solves: ``"previous"``, ``"clean"`` or ``"mean"``.
         chains: Serialized rows followed side by side, >= 1; part of the method.
         audit: Audited draws: a count, a share in (0, 1) of the draws labelled with the class, or
@@ -138,12 +153,9 @@ class Certifier:
         device: str | torch.device | None = None,
         dtype: torch.dtype | str | None = None,
     ) -> None:
-        own = (getattr(model, name, None) for name in ("solver", "serial", "warmup"))
-        asked = (reference, serial, warmup)
-        fallback = ("anderson:30", "anderson:3", "anderson:10")
-        cold, warm, first = (
-            SolverSpec.parse(a or o or f) for a, o, f in zip(asked, own, fallback, strict=True)
-        )
+        cold = SolverSpec.parse(reference or model.solver or "anderson:30")
+        warm = SolverSpec.parse(serial or default_serial(cold))
+        first = SolverSpec.parse(warmup or default_warmup(cold))
         self.settings = Settings(
             sigma=float(sigma),
             n0=n0,
