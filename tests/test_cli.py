@@ -107,7 +107,8 @@ def test_ctrl_c_leaves_a_resumable_run(tmp_path: Path):
         [*command, "--out", str(run)], env=environment, stderr=subprocess.PIPE, text=True
     )
     records = run / "records.jsonl"
-    while not (records.exists() and records.read_bytes().count(b"\n") >= 2):
+    # The third may be caught before it is safe on disk, and is then taken back whole.
+    while not (records.exists() and records.read_bytes().count(b"\n") >= 3):
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
@@ -139,8 +140,7 @@ def test_predict_of_an_index_and_of_a_file(tmp_path: Path):
     Image.fromarray(pixels).resize((9, 8)).save(file)
     code, _, err = deqcert("predict", *model, "--image", file)
     assert code == 2
-    assert "8x8" in err
-    assert "9x8" in err
+    assert "has 9 x 8 pixels, but the model takes 8 x 8" in err
     code, _, err = deqcert("predict", *model)
     assert code == 2
     assert "--image FILE or --data NAME" in err
