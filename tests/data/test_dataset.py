@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from deqcert.data import SOURCES, Dataset, load_data
+from deqcert.data import SOURCES, ArrayDataset, load_data
+from deqcert.data.source import ArraySource
 from deqcert.errors import DataError, UnknownNameError
 
 
-def made(pixels: np.ndarray, labels: list[int], levels: int = 255) -> Dataset:
-    return Dataset(
+def made(pixels: np.ndarray, labels: list[int], levels: int = 255) -> ArrayDataset:
+    return ArrayDataset(
         name="made",
         split="test",
         pixels=pixels,
@@ -25,11 +26,11 @@ def made(pixels: np.ndarray, labels: list[int], levels: int = 255) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def ramp() -> Dataset:
+def ramp() -> ArrayDataset:
     return made(np.arange(256, dtype=np.uint8).reshape(4, 1, 8, 8), [0, 1, 2, 1])
 
 
-def test_pixels_are_exact_quotients_in_the_unit_interval(ramp: Dataset) -> None:
+def test_pixels_are_exact_quotients_in_the_unit_interval(ramp: ArrayDataset) -> None:
     images, labels = ramp.batch(range(4))
     assert images.dtype == torch.float32
     assert labels.dtype == torch.int64
@@ -38,7 +39,7 @@ def test_pixels_are_exact_quotients_in_the_unit_interval(ramp: Dataset) -> None:
     assert labels.tolist() == [0, 1, 2, 1]
 
 
-def test_batch_follows_the_order_asked_for_and_equals_single_examples(ramp: Dataset) -> None:
+def test_batch_follows_the_order_asked_for_and_equals_single_examples(ramp: ArrayDataset) -> None:
     order = [2, 0, 2, 3]
     for indices in (order, np.array(order), torch.tensor(order)):
         images, labels = ramp.batch(indices)
@@ -49,7 +50,7 @@ def test_batch_follows_the_order_asked_for_and_equals_single_examples(ramp: Data
             assert labels[row] == example.label
 
 
-def test_iterating_gives_every_example_once(ramp: Dataset) -> None:
+def test_iterating_gives_every_example_once(ramp: ArrayDataset) -> None:
     assert [example.index for example in ramp] == [0, 1, 2, 3]
     assert ramp[-1].index == 3
     for index in (4, -5):
@@ -57,13 +58,13 @@ def test_iterating_gives_every_example_once(ramp: Dataset) -> None:
             ramp[index]
 
 
-def test_changing_an_image_leaves_the_data_alone(ramp: Dataset) -> None:
+def test_changing_an_image_leaves_the_data_alone(ramp: ArrayDataset) -> None:
     ramp[0].image.fill_(9.0)
     ramp.batch([0])[0].fill_(9.0)
     assert ramp[0].image.max() <= 1.0
 
 
-def test_digest_depends_on_pixels_labels_shape_and_levels(ramp: Dataset) -> None:
+def test_digest_depends_on_pixels_labels_shape_and_levels(ramp: ArrayDataset) -> None:
     pixels = ramp.pixels.copy()
     assert made(pixels, [0, 1, 2, 1]).digest == ramp.digest
     others = [
@@ -107,7 +108,10 @@ def test_unknown_names_list_the_near_ones() -> None:
 
 
 def test_every_source_names_its_classes_and_licence() -> None:
-    assert set(SOURCES) == {"digits", "mnist", "fashion-mnist", "cifar10"}
-    for source in SOURCES.values():
-        assert len(set(source.class_names)) == 10
+    assert set(SOURCES) == {"digits", "mnist", "fashion-mnist", "cifar10", "imagenet"}
+    for name, source in SOURCES.items():
+        assert source.name == name
         assert source.licence
+        assert set(source.sizes) == {"train", "test"}
+        if isinstance(source, ArraySource):
+            assert len(set(source.class_names)) == 10

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from deqcert.data.arrays import ArrayDataset
 from deqcert.data.dataset import Dataset, Example
+from deqcert.data.folder import FolderDataset
 from deqcert.data.image import read_image
+from deqcert.data.prefetch import prefetched
 from deqcert.data.registry import load_data
 from deqcert.data.sources import SOURCES
 
-__all__ = ["SOURCES", "Dataset", "Example", "load_data", "read_image"]
+__all__ = [
+    "SOURCES",
+    "ArrayDataset",
+    "Dataset",
+    "Example",
+    "FolderDataset",
+    "load_data",
+    "prefetched",
+    "read_image",
+]

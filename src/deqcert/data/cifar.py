@@ -53,6 +53,19 @@ class CifarSource:
         records = np.concatenate(batches)
         return records[:, 1:].reshape(-1, *SHAPE), records[:, 0].astype(np.int64)
 
+    @property
+    def subfolders(self) -> tuple[str, ...]:
+        """Where the batches may lie, relative to the data folder, which comes last."""
+        forms = (BINARY_FOLDER, PYTHON_FOLDER)
+        return (*forms, *(f"{self.name}/{form}" for form in forms), self.name)
+
+    def found(self, split: str, root: Path) -> Path | None:
+        """Return the folder of all batches of a split, else the archive, or None."""
+        paths = [self._find(name, root) for name in self.batches[split]]
+        if paths[0] is None:
+            return find(root, (BINARY_ARCHIVE, PYTHON_ARCHIVE), (self.name,))
+        return paths[0].parent if None not in paths else None
+
     def _in_folders(
         self, names: tuple[str, ...], root: Path
     ) -> list[tuple[str, NDArray[np.uint8], str]]:
@@ -63,16 +76,12 @@ class CifarSource:
         for name in names:
             path = self._find(name, root)
             if path is None:
-                raise missing(self.name, (name + ".bin", name), root, self._folders())
+                raise missing(self.name, (name + ".bin", name), root, self.subfolders)
             found.append((name, _to_records(path.name, read_bytes(path), str(path)), str(path)))
         return found
 
     def _find(self, name: str, root: Path) -> Path | None:
-        return find(root, (name + ".bin", name), self._folders())
-
-    def _folders(self) -> tuple[str, ...]:
-        forms = (BINARY_FOLDER, PYTHON_FOLDER)
-        return (*forms, *(f"{self.name}/{form}" for form in forms), self.name)
+        return find(root, (name + ".bin", name), self.subfolders)
 
     def _in_archive(
         self, names: tuple[str, ...], root: Path, download: bool

@@ -1,8 +1,8 @@
-"""A data set in memory: compact bytes inside, float32 images in [0, 1] outside."""
+"""What a data set is, wherever its images lie: float32 images in [0, 1], in a fixed order."""
 
 from __future__ import annotations
 
-import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,40 +30,49 @@ class Example:
     label: int
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Dataset(ABC):
     """A split of a named data set; ``data[i]`` is an `Example`.
 
-    Pixels stay unsigned bytes until asked for: CIFAR-10's training set takes 154 MB, not 614.
+    `ArrayDataset` holds its images in memory, `FolderDataset` decodes image files when asked.
 
     Attributes:
         name: Name in the registry, for example ``"digits"``.
         split: ``"train"`` or ``"test"``.
-        pixels: uint8 values from 0 to `levels`. shape: (N, C, H, W)
         labels: int64 classes. shape: (N,)
-        levels: The byte that stands for 1.0 (255, or 16 for digits).
         class_names: One name per class.
         licence: Licence and source, in a line.
+
+    Raises:
+        DataError: Labels outside 0..num_classes - 1, or content that does not fit together.
     """
 
     name: str
     split: str
-    pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
-    levels: int
     class_names: tuple[str, ...]
     licence: str
 
     def __post_init__(self) -> None:
-        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4:
-            raise DataError(f"{self.name}: pixels must be uint8 of shape (N, C, H, W)")
-        if self.labels.shape != self.pixels.shape[:1]:
-            raise DataError(
-                f"{self.name}: {len(self.pixels)} images but {len(self.labels)} labels; "
-                "the files do not belong together"
-            )
-        _require_range(f"{self.name}: pixel", self.pixels, self.levels)
-        _require_range(f"{self.name}: label", self.labels, self.num_classes - 1)
+        require_range(f"{self.name}: label", self.labels, self.num_classes - 1)
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape of one image, (C, H, W)."""
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) that names the content: other images or labels, another digest."""
+        return self.compute_digest()
+
+    @abstractmethod
+    def compute_digest(self) -> str:
+        """Return the digest; `digest` remembers it."""
+
+    @abstractmethod
+    def images(self, rows: NDArray[np.int64]) -> Tensor:  # rows: (B,)
+        """Return the float32 images in [0, 1] at `rows`, shape (B, C, H, W)."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -72,7 +81,8 @@ class Dataset:
         position = range(len(self))[
             index
         ]  # accepts negative indices, raises IndexError like a list
-        return Example(position, self._scaled(position), int(self.labels[position]))
+        image = self.images(np.array([position], dtype=np.int64))[0]
+        return Example(position, image, int(self.labels[position]))
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer] | Tensor) -> tuple[Tensor, Tensor]:
         """Return the images and labels at `indices`, in that order.
@@ -81,37 +91,19 @@ class Dataset:
             float32 images in [0, 1], shape (B, C, H, W), and int64 labels, shape (B,).
         """
         rows = np.asarray(indices, dtype=np.int64)
-        return self._scaled(rows), torch.from_numpy(self.labels[rows])
-
-    def _scaled(self, rows: int | NDArray[np.int64]) -> Tensor:
-        """Pixels at `rows` divided by `levels`, by one rule for one image and for many."""
-        return torch.from_numpy(self.pixels[rows].astype(np.float32) / np.float32(self.levels))
+        return self.images(rows), torch.from_numpy(self.labels[rows])
 
     @property
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
 
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Shape of one image, (C, H, W)."""
-        channels, height, width = self.pixels.shape[1:]
-        return channels, height, width
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 (hex) over shape, levels, pixel bytes and labels: the identity of the content."""
-        header = f"{self.pixels.shape} {self.levels} {self.num_classes}\n"
-        state = hashlib.sha256(header.encode())
-        state.update(np.ascontiguousarray(self.pixels).data)
-        state.update(self.labels.astype("<i8").tobytes())
-        return state.hexdigest()
-
     def __repr__(self) -> str:
-        return f"<Dataset {self.name} {self.split}: {len(self)} images of shape {self.input_shape}>"
+        kind = type(self).__name__
+        return f"<{kind} {self.name} {self.split}: {len(self)} images of shape {self.input_shape}>"
 
 
-def _require_range(what: str, values: NDArray[np.integer], largest: int) -> None:
+def require_range(what: str, values: NDArray[np.integer], largest: int) -> None:
     """Raise DataError unless all values lie in 0..largest."""
     if values.size and (values.min() < 0 or values.max() > largest):
         bad = int(values.max()) if values.max() > largest else int(values.min())

@@ -61,6 +61,11 @@ class IdxSource:
         labels = self._parse(labels_path, STEMS[split][1], dimensions=1)
         return images[:, None], labels.astype(np.int64)
 
+    def found(self, split: str, root: Path) -> Path | None:
+        """Return the folder that holds both files of a split now, or None."""
+        paths = [find(root, (stem + ".gz", stem), self.subfolders) for stem in STEMS[split]]
+        return paths[0].parent if paths[0] is not None and paths[1] is not None else None
+
     def _locate(self, stem: str, root: Path, download: bool) -> Path:
         """Return the path of a file, downloaded if need be."""
         names = (stem + ".gz", stem)

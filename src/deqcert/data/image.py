@@ -1,17 +1,26 @@
-"""One image file as the tensor a model takes."""
+"""Image files as the pixels a model takes: exactly as stored, or resized and cropped."""
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from deqcert.errors import DataError, InputError
+from deqcert.errors import DataError, DeqcertError, InputError
 
 MODES = {1: "L", 3: "RGB"}
+EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+
+MAX_PIXELS = 89_478_485
+"""Largest image that is decoded: Pillow's limit against files that unpack to fill the memory."""
 
 
 def read_image(path: str | PathLike[str], input_shape: tuple[int, int, int]) -> Tensor:
@@ -31,25 +40,84 @@ def read_image(path: str | PathLike[str], input_shape: tuple[int, int, int]) -> 
         DataError: Missing, or not an image that can be read.
         InputError: Another size, transparent, or not 8-bit.
     """
-    from PIL import Image, UnidentifiedImageError
-
     channels, height, width = input_shape
     if channels not in MODES:
         raise InputError(f"an image file has 1 or 3 channels, but the model takes {channels}")
-    try:
-        with Image.open(Path(path)) as image:
-            _require_fit(image, Path(path), height=height, width=width)
-            pixels = np.asarray(image.convert(MODES[channels]), dtype=np.float32)
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is not an image that can be read") from error
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for damaged PNG files
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise DataError(f"cannot read {path}: {reason or error}") from error
+    with _opened(Path(path)) as image:
+        _require_fit(image, Path(path), height=height, width=width)
+        pixels = np.asarray(image.convert(MODES[channels]), dtype=np.float32)
     scaled = pixels.reshape(height, width, channels).transpose(2, 0, 1) / np.float32(255)
     return torch.from_numpy(np.ascontiguousarray(scaled))
 
 
-def _require_fit(image, path: Path, *, height: int, width: int) -> None:  # image: PIL.Image.Image
+def read_crop(path: Path, *, resize: int, crop: int) -> NDArray[np.uint8]:
+    """Read an image file, resize its short side, and cut the square in the centre.
+
+    The standard preprocessing of ImageNet, to the byte as torchvision's ``Resize(256)`` and
+    ``CenterCrop(224)`` do it to a Pillow image: bilinear with antialiasing, the long side rounded
+    down, the crop's corner rounded to even. Grey, palette and CMYK files become RGB, transparency
+    is dropped, the orientation tag is not applied.
+
+    Args:
+        path: The file.
+        resize: Pixels of the short side.
+        crop: Pixels of the square, at most `resize`.
+
+    Returns:
+        RGB bytes. shape: (3, crop, crop)
+
+    Raises:
+        DataError: Missing, damaged, not 8-bit, or too large to be decoded; it names the file.
+    """
+    with _opened(path) as image:
+        if image.mode not in EIGHT_BIT:
+            raise DataError(f"{path} has pixels of mode {image.mode!r}, expected 8-bit")
+        size = _resized(image.size, resize)
+        _require_decodable(path, size)
+        # RGB first: averages of palette indices would mean nothing.
+        small = image.convert("RGB").resize(size, Image.Resampling.BILINEAR)
+        left, top = (round((side - crop) / 2) for side in size)
+        pixels = np.asarray(small.crop((left, top, left + crop, top + crop)))
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _resized(size: tuple[int, int], short: int) -> tuple[int, int]:
+    """Width and height once the short side has `short` pixels."""
+    width, height = size
+    if width <= height:
+        return short, int(short * height / width)
+    return int(short * width / height), short
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image file; whatever goes wrong inside becomes a DataError that names it."""
+    try:
+        with Image.open(path) as image:
+            _require_decodable(path, image.size)
+            yield image
+    except DeqcertError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{path} is too large to be decoded: {error}") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} is not an image that can be read") from error
+    # Pillow raises SyntaxError for damaged PNG files, and some decoders the others.
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise DataError(f"cannot read {path}: {reason or error}") from error
+
+
+def _require_decodable(path: Path, size: tuple[int, int]) -> None:
+    """Raise DataError for more than MAX_PIXELS, before or after resizing."""
+    if size[0] * size[1] > MAX_PIXELS:
+        raise DataError(
+            f"{path} is too large to be decoded: {size[0]} x {size[1]} pixels are more than "
+            f"{MAX_PIXELS}"
+        )
+
+
+def _require_fit(image: Image.Image, path: Path, *, height: int, width: int) -> None:
     """Raise InputError unless the image can be taken as it is."""
     if image.size != (width, height):
         raise InputError(

@@ -8,8 +8,6 @@ from deqcert.data.dataset import Dataset
 from deqcert.data.sources import SOURCES
 from deqcert.errors import unknown_name
 
-SPLITS = ("train", "test")
-
 
 def load_data(
     name: str,
@@ -21,10 +19,12 @@ def load_data(
     """Load a split of a data set; images leave it as float32 in [0, 1].
 
     Args:
-        name: ``digits``, ``mnist``, ``fashion-mnist`` or ``cifar10``.
-        split: ``train`` or ``test``.
+        name: ``digits``, ``mnist``, ``fashion-mnist``, ``cifar10`` or ``imagenet``.
+        split: ``train`` or ``test``. For ImageNet ``test`` and ``val`` both mean the validation
+            images, since the labels of its test images are not public.
         folder: Where the original files are, or are downloaded to: default the environment variable
-            ``DEQCERT_DATA``, else the user's cache folder. Digits need none.
+            ``DEQCERT_DATA``, else the user's cache folder. Digits need none; ImageNet
+            cannot be downloaded.
         download: Whether missing files may be downloaded.
 
     Raises:
@@ -33,16 +33,7 @@ def load_data(
     """
     if name not in SOURCES:
         raise unknown_name("data set", name, SOURCES)
-    if split not in SPLITS:
-        raise unknown_name("split", split, SPLITS)
     source = SOURCES[name]
-    pixels, labels = source.read(split, folder, download)
-    return Dataset(
-        name=name,
-        split=split,
-        pixels=pixels,
-        labels=labels,
-        levels=source.levels,
-        class_names=source.class_names,
-        licence=source.licence,
-    )
+    if split not in source.splits:
+        raise unknown_name("split", split, source.splits)
+    return source.load(source.splits[split], folder, download)

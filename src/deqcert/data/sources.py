@@ -2,39 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from os import PathLike
-
-import numpy as np
-from numpy.typing import NDArray
-
 from deqcert.data.cifar import BINARY_ARCHIVE, CifarSource
-from deqcert.data.digits import read_digits
+from deqcert.data.digits import DigitsSource
 from deqcert.data.files import Remote
 from deqcert.data.idx import Checksums, IdxSource
-
-Reader = Callable[
-    [str, "str | PathLike[str] | None", bool], "tuple[NDArray[np.uint8], NDArray[np.int64]]"
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """What the registry knows of a data set.
-
-    Attributes:
-        read: ``read(split, folder, download)`` gives pixels (N, C, H, W) and labels (N,).
-        levels: The byte that stands for 1.0.
-        class_names: One name per class.
-        licence: Licence and source, in a line.
-    """
-
-    read: Reader
-    levels: int
-    class_names: tuple[str, ...]
-    licence: str
-
+from deqcert.data.imagenet import FolderSource
+from deqcert.data.source import ArraySource, Source
 
 DIGIT_NAMES = tuple("0123456789")
 
@@ -115,35 +88,74 @@ CIFAR10 = CifarSource(
     ),
 )
 
-SOURCES: dict[str, Source] = {
-    "digits": Source(
-        read=lambda split, folder, download: read_digits(split),
+_ALL = (
+    ArraySource(
+        name="digits",
+        read=DigitsSource(),
         levels=16,
         class_names=DIGIT_NAMES,
+        input_shape=(1, 8, 8),
+        sizes={"train": 1400, "test": 397},
+        digests={
+            "train": "59d621cf376c65fd15a4fba409a9da9452f4166d7c22e1f1d7309ef6041262b8",
+            "test": "d50628371633ae8c60831ac0ecfb34873e2dd55cc7c1485d3a192d1901bc21a6",
+        },
         licence="CC BY 4.0; Alpaydin and Kaynak 1998, UCI Machine Learning Repository",
     ),
-    "mnist": Source(
+    ArraySource(
+        name="mnist",
         read=MNIST,
         levels=255,
         class_names=DIGIT_NAMES,
+        input_shape=(1, 28, 28),
+        sizes={"train": 60_000, "test": 10_000},
+        digests={
+            "train": "83dbfd4ffd92f6180a63876627ce95d1338dac1a730f7206d86684c309fb2457",
+            "test": "06bd602df9b07a0f4feac279bd6417bf6effe4d472f27c1673182d61d9fd173e",
+        },
         licence="CC BY-SA 3.0; LeCun, Cortes and Burges",
+        download="12 MB",
     ),
-    "fashion-mnist": Source(
+    ArraySource(
+        name="fashion-mnist",
         read=FASHION_MNIST,
         levels=255,
         class_names=(
             *("T-shirt/top", "trouser", "pullover", "dress", "coat"),
             *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
         ),
+        input_shape=(1, 28, 28),
+        sizes={"train": 60_000, "test": 10_000},
+        digests={
+            "train": "1fac23a73f60835f0cd134595f8a213477e3553e868968f9b47fe0bbe1469b79",
+            "test": "c316c83c422ce50856e7a71e67c6471c942bfb612edd3285a1843b7b2aab6f72",
+        },
         licence="MIT; Xiao, Rasul and Vollgraf 2017, Zalando SE",
+        download="31 MB",
     ),
-    "cifar10": Source(
+    ArraySource(
+        name="cifar10",
         read=CIFAR10,
         levels=255,
         class_names=(
             *("airplane", "automobile", "bird", "cat", "deer"),
             *("dog", "frog", "horse", "ship", "truck"),
         ),
+        input_shape=(3, 32, 32),
+        sizes={"train": 50_000, "test": 10_000},
+        digests={
+            "train": "539030c9ee31f8da9da42a922db9d4e69325f8cb8df8f61453ed1af3449263fc",
+            "test": "8c3eb161d3825b92d9e76c62b82875fdfd1de296c35e30ea0ea51a7843d3b52c",
+        },
         licence="research use, cite the report; Krizhevsky 2009",
+        download="170 MB",
     ),
-}
+    FolderSource(
+        name="imagenet",
+        places=("imagenet", "ILSVRC2012"),
+        sizes={"train": 1_281_167, "test": 50_000},
+        licence="research use, ImageNet terms of access; Russakovsky et al. 2015",
+    ),
+)
+
+SOURCES: dict[str, Source] = {source.name: source for source in _ALL}
