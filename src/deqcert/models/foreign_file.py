@@ -66,11 +66,13 @@ def _load(path: Path) -> Any:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint file at {path}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old storage types; the file is not the user's work
-            return torch.load(path, map_location="cpu", weights_only=True)
+        file = path.open("rb")
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        with file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old storage types; the file is not the user's work
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything at all
         refused = _REFUSED.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if refused:
