@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from deqcert.errors import ConfigurationError, DeqcertError, NumericalWarning
 
@@ -427,13 +428,16 @@ def import_public_checkpoint(
 
 @app.command("data")
 @one_line_errors
-def list_data() -> None:
-    """List the data sets, where they are looked for, and their licences."""
-    from deqcert.data import SOURCES
+def list_data(data_dir: DataFolder = None) -> None:
+    """List the data sets: what they are, whether they are here, where they are looked for."""
+    from deqcert.data.listing import list_data_sets, where_it_looks
 
-    table = Table("data set", "classes", "licence and source", box=None)
-    for name, source in SOURCES.items():
-        table.add_row(name, str(len(source.class_names)), source.licence)
+    table = Table(box=None, show_header=False)
+    for listed in list_data_sets(data_dir):
+        table.add_row(listed.name, "images", listed.images, style="bold")
+        for key in ("here", "licence", "digest"):
+            table.add_row("", key, Text(getattr(listed, key)))  # not markup: paths may hold [ ]
+    out.print(where_it_looks(data_dir), markup=False, highlight=False, soft_wrap=True)
     out.print(table)
 
 

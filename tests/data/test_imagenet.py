@@ -184,7 +184,10 @@ def test_a_list_allows_other_folder_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"n00000001\nn00000002\n", r"folder 'n00000003' that is no class"),
+        (
+            b"n00000001\nn00000002\n",
+            r"n00000003' that is no class: it is not listed in .*classes\.txt",
+        ),
         (b"n00000001\nn00000002\nn00000001\n", r"classes\.txt lists n00000001 twice"),
         (b" \n\n", r"classes\.txt is empty"),
         (b"\xff\xfe", r"cannot read .*classes\.txt"),
@@ -196,6 +199,13 @@ def test_lists_that_do_not_fit(tmp_path: Path, content: bytes, reason: str) -> N
     with pytest.raises(DataError, match=reason) as caught:
         load(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_foreign_file_of_the_lists_name_hides_no_error(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_bytes(b"\xff\xfe")
+    (tmp_path / "data" / "mnist").mkdir(parents=True)
+    with pytest.raises(DataError, match="no folder 'val' of class folders in"):
+        load(tmp_path / "data")
 
 
 def test_folders_that_are_no_data_set(tmp_path: Path) -> None:

@@ -110,16 +110,16 @@ def read_classes(
     found = _class_folders(place)
     if not found:
         raise DataError(f"{place} has no class folders, such as {place / 'n01440764'}")
-    listed = _read_list(place)
-    known = listed or {name: name for name in found if WORDNET_ID.fullmatch(name)}
+    path = _find_list(place)
+    if path is not None:
+        known, rule = _read_list(path), f"it is not listed in {path}"
+    else:
+        known = {name: name for name in found if WORDNET_ID.fullmatch(name)}
+        rule = f"expected WordNet ids such as n01440764, or a {LISTS[0]} with other names"
+        _require_equal_classes(place, found)
     foreign = [name for name in found if name not in known]
     if foreign:
-        raise DataError(
-            f"{place} has a folder {foreign[0]!r} that is no class: expected WordNet ids such as "
-            f"n01440764, or names in {LISTS[0]}"
-        )
-    if not listed:
-        _require_equal_classes(place, found)
+        raise DataError(f"{place} has a folder {foreign[0]!r} that is no class: {rule}")
     return known
 
 
@@ -153,8 +153,14 @@ def _holds_classes(place: Path) -> bool:
     """Whether a folder is one of class folders: some are listed, or have WordNet ids."""
     if not place.is_dir():
         return False
-    known = _read_list(place)
-    return any(name in known or WORDNET_ID.fullmatch(name) for name in _class_folders(place))
+    found = _class_folders(place)
+    if any(WORDNET_ID.fullmatch(name) for name in found):
+        return True
+    path = _find_list(place)
+    try:
+        return path is not None and not set(found).isdisjoint(_read_list(path))
+    except DataError:  # a file of that name beside a data folder may be anything
+        return False
 
 
 def _require_equal_classes(place: Path, found: list[str]) -> None:
@@ -169,12 +175,14 @@ def _require_equal_classes(place: Path, found: list[str]) -> None:
             )
 
 
-def _read_list(place: Path) -> dict[str, str]:
-    """Return name by class id from a list in `place` or beside it; nothing where there is none."""
-    paths = [folder / name for folder in (place, place.parent) for name in LISTS]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
-        return {}
+def _find_list(place: Path) -> Path | None:
+    """Return the class list in `place` or beside it, if there is one."""
+    paths = (folder / name for folder in (place, place.parent) for name in LISTS)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _read_list(path: Path) -> dict[str, str]:
+    """Return name by class id, in the order of the list."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
