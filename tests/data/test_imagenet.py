@@ -13,6 +13,10 @@ from PIL import Image
 
 from deqcert.data import FolderDataset, load_data
 from deqcert.errors import DataError, UnknownNameError
+from deqcert.models import from_classifier
+from deqcert.results import RunFolder
+from deqcert.runners import certify_dataset
+from deqcert.smoothing import Certifier
 
 IDS = ("n00000001", "n00000002", "n00000003")
 GENERATOR = np.random.Generator(np.random.PCG64(3))
@@ -321,3 +325,25 @@ def test_sample_of_real_images(originals: Path) -> None:
     mean, std = images.mean(dim=(0, 2, 3)), images.std(dim=(0, 2, 3))
     np.testing.assert_allclose(mean, [0.485, 0.456, 0.406], atol=0.06)
     np.testing.assert_allclose(std, [0.229, 0.224, 0.225], atol=0.06)
+
+
+def test_certifying_stops_at_a_damaged_image_and_goes_on_once_it_is_back(tmp_path: Path) -> None:
+    data = load(lay_out(tmp_path / "val"))
+    classifier = torch.nn.Sequential(
+        torch.nn.AvgPool2d(112), torch.nn.Flatten(), torch.nn.Linear(12, 3)
+    )
+    model = from_classifier(classifier, num_classes=3, input_shape=(3, 224, 224))
+    certifier = Certifier(model, sigma=0.5, n0=4, n=16, alpha=0.1, method="standard")
+    out, damaged_file = tmp_path / "run", tmp_path / "val" / data.files[4]
+    content = damaged_file.read_bytes()
+    damaged_file.write_bytes(bytes(len(content)))  # same size: the digest does not see it
+    with pytest.raises(DataError, match="n00000003_0"):
+        certify_dataset(certifier, load(tmp_path), out=out, skip=2, seed=0)
+    assert [record["index"] for record in RunFolder.open(out).records()] == [0, 2]
+    damaged_file.write_bytes(content)
+    run = certify_dataset(certifier, load(tmp_path), out=out, skip=2)
+    assert [(record["index"], record["label"]) for record in run.records()] == [
+        (0, 0),
+        (2, 1),
+        (4, 2),
+    ]
