@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from deqcert.cli import app, parse_audit, parse_radii
+from deqcert.cli import app
+from deqcert.cli_options import parse_audit, parse_radii
 from deqcert.data import load_data
 from deqcert.errors import ConfigurationError
 from deqcert.results import RunFolder

@@ -17,6 +17,28 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from deqcert.cli_options import (
+    Alpha,
+    AuditSize,
+    BatchSize,
+    Chains,
+    ConfigFile,
+    DataFolder,
+    DataName,
+    Device,
+    Method,
+    ModelName,
+    Precision,
+    Reference,
+    Seed,
+    Serial,
+    Sigma,
+    Start,
+    Warmup,
+    parse_audit,
+    parse_radii,
+    read_toml,
+)
 from deqcert.errors import ConfigurationError, DeqcertError, NumericalWarning
 
 if TYPE_CHECKING:
@@ -61,106 +83,6 @@ def one_line_errors(command: Function) -> Function:
             raise typer.Exit(130) from None
 
     return wrapped  # pyright: ignore[reportReturnType]
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Return the content of a TOML file.
-
-    Raises:
-        ConfigurationError: It cannot be read, or is not TOML.
-    """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:  # pragma: no cover
-        import tomli as tomllib  # pyright: ignore[reportMissingImports]
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        raise ConfigurationError(f"{path} is not TOML: {error}") from error
-
-
-def read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Take defaults of options from a TOML file; options on the command line win."""
-    if path is None:
-        return None
-    try:
-        values = read_toml(path)
-    except ConfigurationError as error:
-        raise typer.BadParameter(str(error)) from error
-    names = {o.removeprefix("--"): p.name for p in context.command.params for o in p.opts}
-    defaults = {}
-    for key, value in values.items():
-        name = names.get(key.replace("_", "-"))
-        if name is None:
-            raise typer.BadParameter(f"{path} sets {key!r}, which is not an option of this command")
-        defaults[name] = str(value) if isinstance(value, (int, float, str)) else value
-    context.default_map = {**(context.default_map or {}), **defaults}
-    return path
-
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        is_eager=True,
-        callback=read_config,
-        help="TOML file with options of this command.",
-    ),
-]
-DataName = Annotated[str, typer.Option("--data", help="Data set; see [b]deqcert data[/b].")]
-DataFolder = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder with the data set's original files.")
-]
-ModelName = Annotated[
-    str,
-    typer.Option("--model", help="Zoo name, checkpoint file or folder; see [b]deqcert models[/b]."),
-]
-Sigma = Annotated[
-    float, typer.Option("--sigma", help="Noise standard deviation, pixel units (pixels in [0, 1]).")
-]
-Alpha = Annotated[float, typer.Option(help="Failure probability of one certificate, in (0, 1).")]
-Method = Annotated[
-    str, typer.Option(help="standard, srs, or srs-paper (as published; no guarantee).")
-]
-Reference = Annotated[
-    str | None,
-    typer.Option(
-        help="Cold solver of the certified classifier, name:steps or name:steps:tolerance. "
-        "Default: the model's own, else anderson:30."
-    ),
-]
-Serial = Annotated[
-    str | None,
-    typer.Option(
-        help="Warm solver. Default: anderson:3; picard:1 for references of up to 5 steps."
-    ),
-]
-Warmup = Annotated[
-    str | None,
-    typer.Option(
-        help="Solver of the first serialized batch. Default: anderson:10, or a shorter reference."
-    ),
-]
-Start = Annotated[str, typer.Option(help="Start of warm solves: previous, clean or mean.")]
-AuditSize = Annotated[
-    str,
-    typer.Option(
-        help="Draws to audit: auto (planned per image), a count, or a share such as 0.1 or 10%."
-    ),
-]
-Chains = Annotated[int, typer.Option(help="Serialized rows side by side; part of the method.")]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(help="Rows computed at once; hardware only, changes no label. Default up to 400."),
-]
-Device = Annotated[str | None, typer.Option(help="Torch device, such as cpu or cuda. Default cpu.")]
-Precision = Annotated[str, typer.Option("--dtype", help="float32, float64 or bfloat16.")]
-Seed = Annotated[
-    int | None,
-    typer.Option(help="Seed of the noise, >= 0. Default: the run's own, or the system's."),
-]
 
 
 @app.command()
@@ -439,32 +361,6 @@ def list_data(data_dir: DataFolder = None) -> None:
             table.add_row("", key, Text(getattr(listed, key)))  # not markup: paths may hold [ ]
     out.print(where_it_looks(data_dir), markup=False, highlight=False, soft_wrap=True)
     out.print(table)
-
-
-def parse_audit(text: str) -> int | float | str:
-    """Return an audit given on the command line: auto, a count, a share, or a percentage."""
-    if text == "auto":
-        return text
-    try:
-        if text.endswith("%"):
-            return float(text[:-1]) / 100.0
-        return int(text) if text.lstrip("+-").isdigit() else float(text)
-    except ValueError:
-        raise ConfigurationError(
-            f"audit must be auto, a count, or a share such as 0.1 or 10%, but got {text!r}"
-        ) from None
-
-
-def parse_radii(text: str | None) -> list[float] | None:
-    """Return radii given on the command line, separated by commas."""
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ConfigurationError(
-            f"radii must be numbers separated by commas, but got {text!r}"
-        ) from None
 
 
 def _load_model(name: str) -> EquilibriumModel:
