@@ -6,10 +6,11 @@ import hashlib
 import pickle
 import re
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ HOLDERS = ("state_dict", "model_state", "model_state_dict", "model", "net")
 """Entries of a training checkpoint under which the weights are looked for, in this order."""
 
 _REFUSED = re.compile(r"(?:GLOBAL|class|global|function) [`']?([\w.]+\.\w+)")
+_UNREADABLE = "is truncated or not a checkpoint written by torch"
 _BLOCK = 1 << 20
 
 
@@ -40,7 +42,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
     BatchNorm's counters, and entries that are no tensors.
 
     Raises:
-        CheckpointError: Missing, unreadable, truncated, not torch's, asking for code to be run,
+        CheckpointError: Missing, unreadable, truncated, damaged, not torch's, asking for code to be run,
             without a state dict, or with one name twice.
     """
     ignored: Counter[str] = Counter()
@@ -69,8 +71,29 @@ def _load(path: Path) -> Any:
         file = path.open("rb")
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    with file:
+        if zipfile.is_zipfile(file):
+            _check_sums(file, path)
+        file.seek(0)
+        return _unpickled(file, path)
+
+
+def _check_sums(file: BinaryIO, path: Path) -> None:
+    """Raise where a stored checksum is wrong; torch's reader does not look at those of tensors."""
     try:
-        with file, warnings.catch_warnings():
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # of whatever the damage looks like
+        raise CheckpointError(
+            f"{path} is truncated or not a checkpoint written by torch"
+        ) from error
+    if damaged is not None:
+        raise CheckpointError(f"{path} is damaged: the checksum of {damaged} in it is wrong")
+
+
+def _unpickled(file: BinaryIO, path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old storage types; the file is not the user's work
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything at all
@@ -78,7 +101,7 @@ def _load(path: Path) -> Any:
         if refused:
             message = f"{path} asks for {refused[1]}, which weights never need; nothing was run"
         else:
-            message = f"{path} is truncated or not a checkpoint written by torch"
+            message = f"{path} {_UNREADABLE}"
         raise CheckpointError(message) from error
 
 
