@@ -42,8 +42,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
     BatchNorm's counters, and entries that are no tensors.
 
     Raises:
-        CheckpointError: Missing, unreadable, truncated, damaged, not torch's, asking for code to be run,
-            without a state dict, or with one name twice.
+        CheckpointError: Missing, unreadable, truncated, damaged, not torch's, asking for code to be
+            run, without a state dict, or with one name twice.
     """
     ignored: Counter[str] = Counter()
     state = _unwrap(_load(path), ignored, path)
@@ -84,9 +84,7 @@ def _check_sums(file: BinaryIO, path: Path) -> None:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
     except Exception as error:  # of whatever the damage looks like
-        raise CheckpointError(
-            f"{path} is truncated or not a checkpoint written by torch"
-        ) from error
+        raise CheckpointError(f"{path} {_UNREADABLE}") from error
     if damaged is not None:
         raise CheckpointError(f"{path} is damaged: the checksum of {damaged} in it is wrong")
 
