@@ -27,7 +27,7 @@ ARCHITECTURES: dict[str, MDEQConfig] = {
     "mdeq-digits": MDEQConfig(
         input_shape=(1, 8, 8),
         num_classes=10,
-        channels=(16, 32),
+        channels=(32, 32),
         expansion=2,
         # One group: over two channels of 8x8 pixels, the published eight groups would normalise
         # away how much ink there is where; it costs less, too.
