@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deqcert.models import GradientSpec
-from deqcert.training.config import ShortSolveSpec, TrainConfig
+from deqcert.training import ShortSolveSpec, TrainConfig
 from deqcert.training.losses import (
     Batch,
     objective,
@@ -155,12 +155,12 @@ def test_closeness_moves_the_short_state_and_not_the_equilibrium():
 
 def test_jacobian_penalty_is_added_where_the_batch_asks():
     """J = a, so ||v'J||^2 / size is a^2 times the mean square of the probes."""
-    settings = config(objective="equilibrium", jacobian_weight=10.0)
+    settings = config(objective="equilibrium")
     model = ScalarModel(SLOPE)
     without = objective(model, batch(), settings)
     probes = torch.Generator().manual_seed(3)
     drawn = torch.randn(2, 3, 1, generator=torch.Generator().manual_seed(3))
-    found = objective(model, batch(probes=probes), settings)
+    found = objective(model, batch(probes=probes, jacobian_weight=10.0), settings)
     expected = 10.0 * SLOPE**2 * float(drawn.square().mean())
     assert "jacobian" not in without.parts
     gained = float(found.loss.detach()) - float(without.loss.detach())

@@ -13,6 +13,7 @@ from torch import Tensor
 from deqcert.errors import ConfigurationError, TrainingError
 from deqcert.smoothing.noise import keyed_generator
 from deqcert.training import ShortSolveSpec, TrainConfig, TrainWatch, train
+from deqcert.training.batches import Batches
 from deqcert.training.losses import Batch
 from deqcert.training.run import TrainingRun, split_rows
 from tests.training.small import ScalarModel, two_levels
@@ -39,25 +40,29 @@ def quiet(loss: float) -> None:
     del loss
 
 
-class Recorded(TrainingRun):
+class Recorded(Batches):
     """Keeps the batches it draws."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # pyright: ignore
-        self.batches: list[Batch] = []
+        self.kept: list[Batch] = []
 
-    def _batch(self, generator: np.random.Generator, rows) -> Batch:
-        self.batches.append(super()._batch(generator, rows))
-        return self.batches[-1]
+    def draw(self, *arguments: object, **named: object) -> Batch:
+        self.kept.append(super().draw(*arguments, **named))  # pyright: ignore
+        return self.kept[-1]
 
 
 def batches(config: TrainConfig, epoch: int, noise: int) -> list[Tensor]:
     torch.manual_seed(noise)
     np.random.seed(noise)
-    run = Recorded(ScalarModel(), two_levels(), config)
+    run = TrainingRun(ScalarModel(), two_levels(), config)
+    run.batches = Recorded(run.data, run.split.train, config, torch.device("cpu"))
     run.epoch(epoch, quiet)
     return [
-        part for b in run.batches for part in (b.images, b.targets, b.other) if part is not None
+        part
+        for b in run.batches.kept
+        for part in (b.images, b.targets, b.other)
+        if part is not None
     ]
 
 
@@ -81,7 +86,8 @@ def test_training_leaves_the_global_generators_alone():
 def test_noise_has_the_asked_deviation_and_the_two_copies_are_independent():
     config = replaced(batch_size=500, sigma=0.5)
     run = TrainingRun(ScalarModel(), two_levels(1250), config)
-    batch = run._batch(keyed_generator(0, 0, "test"), np.arange(500))
+    drawn = keyed_generator(0, 0, "test")
+    batch = run.batches.draw(run.model, drawn, np.arange(500), epoch=0, step=0)
     assert batch.other is not None
     clean = batch.targets[:, :1].view(-1, 1, 1, 1)
     noise, other = (batch.images - clean).flatten(), (batch.other - clean).flatten()

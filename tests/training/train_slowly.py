@@ -9,7 +9,14 @@ import torch
 
 from deqcert.data import load_data
 from deqcert.models import EquilibriumModel, build
-from deqcert.training import ShortSolveSpec, TrainConfig, TrainResult, train
+from deqcert.training import (
+    AugmentSpec,
+    PosteriorSpec,
+    ShortSolveSpec,
+    TrainConfig,
+    TrainResult,
+    train,
+)
 from tests.training.small import few_digits
 
 CONFIG = TrainConfig(
@@ -26,6 +33,8 @@ CONFIG = TrainConfig(
     card_copies=1,
     pretrain_epochs=1,
     pretrain_steps=2,
+    augment=AugmentSpec(),
+    posterior=PosteriorSpec(),
     seed=2**40 + 7,
 )
 

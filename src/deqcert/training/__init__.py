@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from deqcert.training.augment import AugmentSpec
-from deqcert.training.config import ShortSolveSpec, TrainConfig
+from deqcert.training.config import TrainConfig
 from deqcert.training.evaluate import Evaluation, evaluate
 from deqcert.training.loop import TrainResult, train
 from deqcert.training.posterior import PosteriorSpec
 from deqcert.training.progress import TrainWatch, console_progress
+from deqcert.training.short_solve import ShortSolveSpec
+from deqcert.training.smooth_adv import SmoothAdvSpec
 
 __all__ = [
     "AugmentSpec",
     "Evaluation",
     "PosteriorSpec",
     "ShortSolveSpec",
+    "SmoothAdvSpec",
     "TrainConfig",
     "TrainResult",
     "TrainWatch",

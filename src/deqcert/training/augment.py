@@ -1,4 +1,4 @@
-"""Small geometric changes of clean images, drawn from a keyed generator."""
+"""Small geometric changes and crops of clean images, drawn from a keyed generator."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from deqcert.errors import ConfigurationError
 
+_AFFINE = ("rotate", "shift", "scale", "stretch", "shear")
+
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentSpec:
@@ -24,6 +26,8 @@ class AugmentSpec:
         stretch: Further relative change of the height alone, in [0, 1).
         shear: Horizontal shear, >= 0.
         flip: Whether half of the images are mirrored left to right; not for digits.
+        crop: Whole pixels of zeros around the image, from which a window of its size is cut at
+            random (4 is usual for CIFAR-10), >= 0.
 
     Raises:
         ConfigurationError: A value out of range.
@@ -35,8 +39,17 @@ class AugmentSpec:
     stretch: float = 0.02
     shear: float = 0.04
     flip: bool = False
+    crop: int = 0
+
+    @classmethod
+    def crop_and_flip(cls, crop: int) -> AugmentSpec:
+        """Return the changes usual for photographs: crops and mirror images alone."""
+        still = dict.fromkeys(_AFFINE, 0.0)
+        return cls(**still, flip=True, crop=crop)
 
     def __post_init__(self) -> None:
+        if type(self.crop) is not int or self.crop < 0:
+            raise ConfigurationError(f"crop must be an integer >= 0, but got {self.crop!r}")
         highest = {
             "rotate": 180.0,
             "shift": math.inf,
@@ -63,10 +76,43 @@ def augment(
     spec: AugmentSpec,
     generator: np.random.Generator,
 ) -> Tensor:  # (B, C, H, W)
-    """Return `images` changed by random affine maps, bilinear, with zeros from outside.
+    """Return `images` cropped, and changed by random affine maps, with zeros from outside.
 
-    A resampled pixel is an average of pixels and zeros, so values stay in [0, 1].
+    A resampled pixel is an average of pixels and zeros (bilinear), so values stay in [0, 1].
+    Without affine maps, crops and mirror images are exact copies of pixels.
     """
+    if spec.crop:
+        images = _crop(images, spec.crop, generator)
+    if not any(getattr(spec, name) for name in _AFFINE):
+        return _mirror(images, generator) if spec.flip else images
+    return _transform(images, spec, generator)
+
+
+def _crop(
+    images: Tensor,  # (B, C, H, W)
+    margin: int,
+    generator: np.random.Generator,
+) -> Tensor:  # (B, C, H, W)
+    count, _, height, width = images.shape
+    padded = F.pad(images, [margin] * 4).permute(0, 2, 3, 1)
+    corners = generator.integers(2 * margin + 1, size=(2, count))
+    down = torch.from_numpy(corners[0][:, None] + np.arange(height))  # (B, H)
+    right = torch.from_numpy(corners[1][:, None] + np.arange(width))  # (B, W)
+    each = torch.arange(count)[:, None, None]
+    return padded[each, down[:, :, None], right[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def _mirror(images: Tensor, generator: np.random.Generator) -> Tensor:  # (B, C, H, W)
+    chosen = torch.from_numpy(generator.random(len(images)) < 0.5)
+    return torch.where(chosen[:, None, None, None], images.flip(3), images)
+
+
+def _transform(
+    images: Tensor,  # (B, C, H, W)
+    spec: AugmentSpec,
+    generator: np.random.Generator,
+) -> Tensor:  # (B, C, H, W)
+    """Return `images` under random affine maps."""
     count, _, height, width = images.shape
     u = generator.uniform(-1.0, 1.0, size=(6, count))
     angle = np.deg2rad(spec.rotate) * u[0]

@@ -18,7 +18,7 @@ from deqcert.models import EquilibriumModel, inference_copy, solve_rows
 from deqcert.smoothing.noise import keyed_generator
 from deqcert.solvers import SolverSpec, State, Status
 
-STEPS = (1, 2, 3, 4, 5, 8, 16, 30)
+STEPS = (1, 2, 3, 5, 8, 12, 30)
 SERIAL_STEPS = (1, 2, 3)
 CONVERGENCE = "anderson:30:1e-3"
 SETTLED_ACCURACY = 0.0025

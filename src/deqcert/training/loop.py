@@ -227,7 +227,12 @@ def _card(
     if test is not None:
         _check(run.average, test)
         found = evaluate(
-            run.average, test, sigma=config.sigma, copies=config.card_copies, seed=config.seed
+            run.average,
+            test,
+            sigma=config.sigma,
+            indices=range(0, len(test), config.card_every),
+            copies=config.card_copies,
+            seed=config.seed,
         )
         card["test"] = {"digest": test.digest, **found.to_dict()}
     return card

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,12 +40,22 @@ class Batch:
         other: The same images under other noise, from which warm starts come; needed by the
             short-solve objective with a warm weight above 0. shape: (B, C, H, W)
         probes: Source of the Jacobian penalty's vectors; None leaves the penalty out.
+        jacobian_weight: Weight of the penalty.
+        more_steps: Steps the solver takes beyond its own number; may be negative.
     """
 
     images: Tensor
     targets: Tensor
     other: Tensor | None = None
     probes: torch.Generator | None = None
+    jacobian_weight: float = 0.0
+    more_steps: int = 0
+
+
+def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
+    """Return the context in which a model is evaluated at `config.precision`."""
+    low = config.precision == "bfloat16"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=low)
 
 
 def objective(model: EquilibriumModel, batch: Batch, config: TrainConfig) -> Terms:
@@ -54,18 +65,19 @@ def objective(model: EquilibriumModel, batch: Batch, config: TrainConfig) -> Ter
 
 def unrolled_loss(model: EquilibriumModel, batch: Batch, config: TrainConfig) -> Terms:
     """Return the cross-entropy after `config.pretrain_steps` unrolled steps (PAPER 4)."""
-    state = iterates(model, model.inject(batch.images), config.pretrain_steps)[-1]
+    injection = model.inject(batch.images)
+    state = iterates(model, injection, config.pretrain_steps)[-1]
     loss = _cross_entropy(model.classify(state), batch.targets, config)
-    return Terms(loss, {"unrolled": loss.detach()})
+    return _with_penalty(Terms(loss, {"unrolled": loss.detach()}), model, state, injection, batch)
 
 
 def equilibrium_loss(model: EquilibriumModel, batch: Batch, config: TrainConfig) -> Terms:
     """Return the cross-entropy at the equilibrium."""
     injection = model.inject(batch.images)
-    state = equilibrium(model, injection, solver=config.solver, gradient=config.gradient)
+    state = equilibrium(model, injection, solver=_solver(batch, config), gradient=config.gradient)
     loss = _cross_entropy(model.classify(state), batch.targets, config)
     terms = Terms(loss, {"equilibrium": loss.detach()})
-    return _with_penalty(terms, model, state, injection, batch, config)
+    return _with_penalty(terms, model, state, injection, batch)
 
 
 def short_solve_loss(model: EquilibriumModel, batch: Batch, config: TrainConfig) -> Terms:
@@ -85,7 +97,7 @@ def short_solve_loss(model: EquilibriumModel, batch: Batch, config: TrainConfig)
         model,
         injection,
         state0=_detached(states[-1]),
-        solver=config.solver,
+        solver=_solver(batch, config),
         gradient=config.gradient,
     )
     target = _detached(end)
@@ -112,7 +124,7 @@ def short_solve_loss(model: EquilibriumModel, batch: Batch, config: TrainConfig)
         | {name: part for name, (part, _) in close.items()}
     )
     terms = Terms(loss, {name: part.detach() for name, part in parts.items()})
-    return _with_penalty(terms, model, end, injection, batch, config)
+    return _with_penalty(terms, model, end, injection, batch)
 
 
 def relative_distance(
@@ -156,7 +168,7 @@ def _cross_entropy(
     targets: Tensor,  # (B, classes)
     config: TrainConfig,
 ) -> Tensor:  # ()
-    return F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
+    return F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
 
 
 def _disagreement(
@@ -165,32 +177,38 @@ def _disagreement(
     place: int,
 ) -> Tensor:  # ()
     """Return the sum over the others of KL(p* || p), p* the detached probabilities at `place`."""
-    target = logits[place].detach().log_softmax(dim=1)
-    total = logits[place].new_zeros(())
+    target = logits[place].detach().float().log_softmax(dim=1)
+    total = target.new_zeros(())
     for index, part in enumerate(logits):
         if index != place:
-            found = part.log_softmax(dim=1)
+            found = part.float().log_softmax(dim=1)
             total = total + F.kl_div(found, target, log_target=True, reduction="batchmean")
     return total
 
 
 def _with_penalty(
-    terms: Terms,
-    model: EquilibriumModel,
-    state: State,
-    injection: Any,
-    batch: Batch,
-    config: TrainConfig,
+    terms: Terms, model: EquilibriumModel, state: State, injection: Any, batch: Batch
 ) -> Terms:
-    if batch.probes is None or config.jacobian_weight == 0.0:
+    if batch.probes is None or batch.jacobian_weight == 0.0:
         return terms
-    penalty = jacobian_penalty(model, state, injection, generator=batch.probes)
+    device = batch.images.device.type
+    # Products of Jacobians, differentiated once more: not a place for eight bits of precision.
+    with torch.autocast(device, enabled=False):
+        full = map_tree(torch.Tensor.float, (state, injection))
+        penalty = jacobian_penalty(model, *full, generator=batch.probes)
     parts = terms.parts | {"jacobian": penalty.detach()}
-    return Terms(terms.loss + config.jacobian_weight * penalty, parts)
+    return Terms(terms.loss + batch.jacobian_weight * penalty, parts)
+
+
+def _solver(batch: Batch, config: TrainConfig) -> SolverSpec:
+    spec = SolverSpec.parse(config.solver)
+    return dataclasses.replace(spec, max_steps=spec.max_steps + batch.more_steps)
 
 
 def _row_norms(state: State) -> Tensor:  # (B,), squared
-    return sum((part.flatten(1).square().sum(dim=1) for part in leaves(state)), torch.zeros(()))
+    return sum(
+        (part.float().flatten(1).square().sum(dim=1) for part in leaves(state)), torch.zeros(())
+    )
 
 
 def _detached(state: State) -> State:

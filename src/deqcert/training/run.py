@@ -10,18 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from deqcert.data import Dataset
 from deqcert.errors import ConfigurationError, TrainingError
 from deqcert.models import EquilibriumModel
 from deqcert.smoothing.noise import keyed_generator
-from deqcert.training.augment import augment
+from deqcert.training.batches import Batches
 from deqcert.training.config import TrainConfig
-from deqcert.training.losses import Batch, Terms, objective, unrolled_loss
-from deqcert.training.posterior import MixturePosterior, make_posterior
+from deqcert.training.losses import Terms, autocast, objective, unrolled_loss
+from deqcert.training.optimizer import make_optimizer
 from deqcert.training.schedule import learning_rate, update_average
 
 _DIVERGED = 20.0
@@ -70,10 +69,10 @@ class TrainingRun:
         self.config = config
         self.split = split_rows(len(data), config)
         self.average = copy.deepcopy(model).requires_grad_(False).eval()
-        self.optimizer = _optimizer(model, config)
+        self.optimizer = make_optimizer(model, config)
         self.steps_per_epoch = len(self.split.train) // config.batch_size
         self._device = next(model.parameters()).device
-        self._posterior = self._make_posterior()
+        self.batches = Batches(data, self.split.train, config, self._device)
 
     def epoch(self, epoch: int, stepped: Callable[[float], None]) -> dict[str, float]:
         """Run one epoch (from 0) and return the means of the loss and its parts.
@@ -109,9 +108,11 @@ class TrainingRun:
             group["lr"] = learning_rate(
                 self.config, total, self.config.epochs * self.steps_per_epoch
             )
-        batch = self._batch(keyed_generator(self.config.seed, epoch, "train-step", step), rows)
-        loss = unrolled_loss if epoch < self.config.pretrain_epochs else objective
-        terms = loss(self.model, batch, self.config)
+        generator = keyed_generator(self.config.seed, epoch, "train-step", step)
+        batch = self.batches.draw(self.model, generator, rows, epoch=epoch, step=total)
+        loss = unrolled_loss if total < self.batches.pretraining else objective
+        with autocast(self.config, self._device):
+            terms = loss(self.model, batch, self.config)
         self.optimizer.zero_grad(set_to_none=True)
         terms.loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
@@ -125,57 +126,6 @@ class TrainingRun:
         self.optimizer.step()
         update_average(self.average, self.model, decay=self.config.ema_decay, step=total + 1)
         return terms
-
-    def _batch(self, generator: np.random.Generator, rows: NDArray[np.int64]) -> Batch:
-        """Draw everything random of one step, always in the same order."""
-        config = self.config
-        torch.manual_seed(int(generator.integers(2**63)))  # dropout masks, in the forked state
-        probes = torch.Generator(self._device).manual_seed(int(generator.integers(2**63)))
-        penalised = generator.random() < config.jacobian_frequency
-        images, labels = self.data.batch(rows)
-        targets = F.one_hot(labels, self.data.num_classes).to(images.dtype)
-        if config.augment is not None:
-            images = augment(images, config.augment, generator)
-        warm = config.objective == "short-solve" and config.short.warm_weight > 0.0
-        noisy = self._noisy(images, generator)
-        if self._posterior is not None and config.posterior is not None:
-            targets = torch.lerp(targets, self._posterior(noisy), config.posterior.share)
-        return Batch(
-            images=noisy.to(self._device),
-            targets=targets.to(self._device),
-            other=self._noisy(images, generator).to(self._device) if warm else None,
-            probes=probes if penalised and config.jacobian_weight > 0.0 else None,
-        )
-
-    def _make_posterior(self) -> MixturePosterior | None:
-        """Return the posterior of the images trained on; those held out stay out of it."""
-        spec = self.config.posterior
-        if spec is None or spec.share == 0.0:
-            return None
-        images, labels = self.data.batch(self.split.train)
-        return make_posterior(
-            images,
-            labels,
-            num_classes=self.data.num_classes,
-            sigma=self.config.sigma,
-            spec=spec,
-            changes=self.config.augment,
-            generator=keyed_generator(self.config.seed, 0, "train-posterior"),
-        )
-
-    def _noisy(self, images: Tensor, generator: np.random.Generator) -> Tensor:
-        noise = generator.standard_normal(tuple(images.shape), dtype=np.float32)
-        return images + self.config.sigma * torch.from_numpy(noise)
-
-
-def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW that decays weights but neither biases nor the scales of normalisations."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
 
 
 def _fork_type(device: torch.device) -> str:
