@@ -219,12 +219,19 @@ def train(
     out_dir: Annotated[
         Path, typer.Option("--out", help="Folder of the training run; resumed if it exists.")
     ],
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="mdeq-digits, short-solve or published; the first for that model, the second "
+            "otherwise."
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak of the cosine.")] = None,
     objective: Annotated[
         str | None,
-        typer.Option(help="short-solve (few steps, the default) or equilibrium (converged only)."),
+        typer.Option(help="short-solve (few steps) or equilibrium (converged only)."),
     ] = None,
     validation_share: Annotated[
         float | None, typer.Option(help="Share of the training images held out, in [0, 1).")
@@ -239,10 +246,10 @@ def train(
 ) -> None:
     """Train a model under Gaussian noise, resumable at any time, to the bit.
 
-    Defaults are the recipe of the shipped mdeq-digits weights.
+    A recipe sets what neither an option nor the TOML file does.
     """
     from deqcert.data import load_data
-    from deqcert.training import TrainConfig, console_progress
+    from deqcert.training import console_progress, find_recipe
     from deqcert.training import train as run_training
 
     given = {
@@ -255,20 +262,21 @@ def train(
     settings = {
         **(read_toml(config) if config else {}),
         **{name: value for name, value in given.items() if value is not None},
-        "sigma": sigma,
         "seed": seed,
     }
+    chosen = find_recipe(recipe, model=model)
     images = load_data(data, split="train", folder=data_dir)
     with console_progress(model, err) as watch:
         result = run_training(
             model,
             images,
             out=out_dir,
-            config=TrainConfig.from_dict(settings),
+            config=chosen.config(**{**settings, "sigma": sigma}),
             test=load_data(data, split="test", folder=data_dir),
             command=command_line(),
             watch=watch,
             device=device,
+            model_settings=chosen.model,
         )
     out.print(f"trained model in {result.path}", highlight=False, soft_wrap=True)
 

@@ -69,8 +69,31 @@ def test_half_of_the_images_are_mirrored_when_asked(digits):
     torch.testing.assert_close(kept, digits, atol=1e-5, rtol=0)
 
 
+def test_crops_are_windows_of_the_image_in_zeros(digits):
+    spec = AugmentSpec.crop_and_flip(2)
+    found = augment(digits, spec, np.random.default_rng(3))
+    padded = torch.nn.functional.pad(digits, [2] * 4)
+    windows = [padded[:, :, i : i + 8, j : j + 8] for i in range(5) for j in range(5)]
+    kept = torch.stack([(w == found).flatten(1).all(1) for w in windows])
+    turned = torch.stack([(w.flip(3) == found).flatten(1).all(1) for w in windows])
+    assert bool((kept | turned).any(0).all()), "each image is a window, or one mirrored"
+    assert 12 <= int(turned.any(0).sum()) <= 52, "half of them, 5 standard deviations"
+    places = (kept | turned).float().argmax(0).unique()
+    assert len(places) > 15, "from all over"
+    assert torch.equal(found, augment(digits, spec, np.random.default_rng(3)))
+
+
 @pytest.mark.parametrize(
-    "change", [{"rotate": -1.0}, {"shift": -0.1}, {"scale": 1.0}, {"shear": "x"}, {"shift": True}]
+    "change",
+    [
+        {"rotate": -1.0},
+        {"shift": -0.1},
+        {"scale": 1.0},
+        {"shear": "x"},
+        {"shift": True},
+        {"crop": -1},
+        {"crop": 1.5},
+    ],
 )
 def test_values_out_of_range_are_refused(change):
     with pytest.raises(ConfigurationError, match=next(iter(change))):

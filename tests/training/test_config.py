@@ -8,7 +8,7 @@ import pytest
 
 from deqcert.errors import ConfigurationError, UnknownNameError
 from deqcert.models import GradientSpec
-from deqcert.training import AugmentSpec, PosteriorSpec, ShortSolveSpec, TrainConfig
+from deqcert.training import AugmentSpec, PosteriorSpec, ShortSolveSpec, SmoothAdvSpec, TrainConfig
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,15 @@ from deqcert.training import AugmentSpec, PosteriorSpec, ShortSolveSpec, TrainCo
             short=ShortSolveSpec(steps=(1, 7), weights=(0, 1)),
             augment=AugmentSpec(flip=True),
             posterior=PosteriorSpec(share=0.5),
+        ),
+        TrainConfig(
+            sigma=0.5,
+            optimizer="sgd",
+            clip_norm=None,
+            solver="broyden:8",
+            solver_jitter=(-2, 1),
+            smooth_adv=SmoothAdvSpec(epsilon=0.5),
+            augment=AugmentSpec.crop_and_flip(4),
         ),
     ],
 )
@@ -53,7 +62,16 @@ def test_json_round_trip(config):
         ("clip_norm", 0.0),
         ("label_smoothing", 1.0),
         ("ema_decay", 1.0),
+        ("momentum", 1.0),
         ("solver", "picard"),
+        ("solver_jitter", (-3, 0)),
+        ("solver_jitter", (1, 2)),
+        ("solver_jitter", (0.5, 1)),
+        ("jacobian_until", -1),
+        ("jacobian_growth", -0.1),
+        ("pretrain_jacobian_weight", -1.0),
+        ("pretrain_updates", -1),
+        ("card_every", 0),
         ("pretrain_epochs", -1),
         ("pretrain_steps", 0),
         ("jacobian_weight", float("inf")),
@@ -90,6 +108,12 @@ def test_short_solve_settings_are_checked(change, message):
 def test_unknown_names_are_refused_with_the_near_ones():
     with pytest.raises(UnknownNameError, match="short-solve"):
         TrainConfig(sigma=0.5, objective="short-solv")
+    with pytest.raises(UnknownNameError, match="adamw"):
+        TrainConfig(sigma=0.5, optimizer="adam")
+    with pytest.raises(UnknownNameError, match="bfloat16"):
+        TrainConfig(sigma=0.5, precision="bf16")
+    with pytest.raises(UnknownNameError, match=r"smooth_adv\.epsilon"):
+        TrainConfig.from_dict({"sigma": 0.5, "smooth_adv": {"eps": 1.0}})
     with pytest.raises(UnknownNameError, match="learning_rate"):
         TrainConfig.from_dict({"sigma": 0.5, "learningrate": 1.0})
     with pytest.raises(UnknownNameError, match=r"short\.warm_steps"):

@@ -8,6 +8,7 @@ from deqcert.training.evaluate import Evaluation, evaluate
 from deqcert.training.loop import TrainResult, train
 from deqcert.training.posterior import PosteriorSpec
 from deqcert.training.progress import TrainWatch, console_progress
+from deqcert.training.recipes import Recipe, find_recipe
 from deqcert.training.short_solve import ShortSolveSpec
 from deqcert.training.smooth_adv import SmoothAdvSpec
 
@@ -15,6 +16,7 @@ __all__ = [
     "AugmentSpec",
     "Evaluation",
     "PosteriorSpec",
+    "Recipe",
     "ShortSolveSpec",
     "SmoothAdvSpec",
     "TrainConfig",
@@ -22,5 +24,6 @@ __all__ = [
     "TrainWatch",
     "console_progress",
     "evaluate",
+    "find_recipe",
     "train",
 ]

@@ -83,7 +83,7 @@ class Batches:
             targets = torch.lerp(targets, self._posterior(noisy), config.posterior.share)
         warm = config.objective == "short-solve" and config.short.warm_weight > 0.0
         other = images + self._noise(images.shape, generator) if warm else None
-        weight = jacobian_weight(config, epoch, step, pretraining=step < self.pretraining)
+        weight = jacobian_weight(config, epoch=epoch, step=step - self.pretraining)
         penalised = penalised and weight > 0.0
         low, high = config.solver_jitter
         return Batch(

@@ -41,7 +41,7 @@ class TrainConfig:
             added to the gradient for SGD.
         betas: Decays of AdamW's two averages, in [0, 1).
         momentum: Momentum of SGD, in (0, 1).
-        clip_norm: Largest norm of the gradient, > 0.
+        clip_norm: Largest norm of the gradient, > 0; None does not limit it.
         label_smoothing: Share of the target spread over all classes, in [0, 1).
         ema_decay: Decay of the average of the weights, which is what training returns; in [0, 1),
             0 returns the last weights themselves.
@@ -89,7 +89,7 @@ class TrainConfig:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
     momentum: float = 0.9
-    clip_norm: float = 1.0
+    clip_norm: float | None = 1.0
     label_smoothing: float = 0.0
     ema_decay: float = 0.998
     precision: str = "float32"
@@ -211,8 +211,9 @@ class TrainConfig:
         ):
             check_number(name, getattr(self, name), low=0.0)
         check_number("momentum", self.momentum, low=0.0, high=1.0, open_low=True, open_high=True)
-        for name in ("learning_rate", "clip_norm"):
-            check_number(name, getattr(self, name), low=0.0, open_low=True)
+        check_number("learning_rate", self.learning_rate, low=0.0, open_low=True)
+        if self.clip_norm is not None:
+            check_number("clip_norm", self.clip_norm, low=0.0, open_low=True)
         for name in ("final_share", "jacobian_frequency"):
             check_number(name, getattr(self, name), low=0.0, high=1.0)
         for name in ("label_smoothing", "ema_decay", "validation_share"):

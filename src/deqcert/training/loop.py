@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,17 +14,17 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-import deqcert
 from deqcert.data import Dataset
 from deqcert.errors import ConfigurationError, RunFolderError
-from deqcert.models import EquilibriumModel, load_model, load_weights, save_model, weights_digest
+from deqcert.models import EquilibriumModel, build, load_weights, save_model, weights_digest
 from deqcert.smoothing.noise import keyed_generator
+from deqcert.training.card import make_card, require_fit, validation
 from deqcert.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from deqcert.training.config import TrainConfig
-from deqcert.training.evaluate import Evaluation, evaluate
 from deqcert.training.folder import LOCK_NAME, TrainingFolder, require_usable
 from deqcert.training.progress import TrainWatch
 from deqcert.training.run import TrainingRun
+from deqcert.training.tensorboard import ScalarLog
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ def train(
     command: str | None = None,
     watch: TrainWatch | None = None,
     device: torch.device | str | None = None,
+    model_settings: Mapping[str, Any] | None = None,
 ) -> TrainResult:
     """Train a model under Gaussian noise into the folder `out`, or go on where it stopped.
 
@@ -67,13 +67,15 @@ def train(
             with fresh weights drawn from the seed.
         data: The training data.
         out: The folder: missing, empty, or of a run with the same settings. It gets
-            ``training.json`` (the settings), ``log.jsonl``, ``checkpoint.safetensors`` and in the
-            end ``model.safetensors``, for `load_model`, and ``card.json``.
+            ``training.json`` (the settings), ``log.jsonl``, ``checkpoint.safetensors``, events for
+            TensorBoard where it is installed, and in the end ``model.safetensors``, for
+            `load_model`, and ``card.json``.
         config: The settings.
         test: Data the finished model is evaluated on for its card; nothing is chosen by it.
         command: The command to name in the card; None means the call itself, in brief.
         watch: Callbacks for progress.
         device: Where to train; None means where the model is.
+        model_settings: Settings in which a named architecture is to differ (a recipe's `model`).
 
     Raises:
         ConfigurationError: Model, data and settings do not fit each other.
@@ -83,13 +85,20 @@ def train(
         TrainingError: The loss is not finite or has diverged; the last checkpoint is kept.
     """
     watch = watch or TrainWatch()
-    name = model if isinstance(model, str) else type(model).__name__
-    fresh = _fresh(model, config).to(device)
-    _check(fresh, data)
+    changes = {
+        key: list(value) if isinstance(value, tuple) else value  # as JSON gives them back
+        for key, value in (model_settings or {}).items()
+    }
+    fresh = _fresh(model, config, changes).to(device)
+    require_fit(fresh, data)
     settings = {
         "config": config.to_dict(),
         "data": {"name": data.name, "split": data.split, "digest": data.digest},
-        "model": {"name": name, "start": weights_digest(fresh)},
+        "model": {
+            "name": model if isinstance(model, str) else type(model).__name__,
+            **({"settings": changes} if changes else {}),
+            "start": weights_digest(fresh),
+        },
     }
     path = Path(out)
     with _locked(path):
@@ -97,28 +106,23 @@ def train(
         run = TrainingRun(fresh, data, config)
         if not folder.model.exists():
             progress = _run_epochs(run, folder, watch)
-            card = _card(run, settings, progress, command, test)
+            card = make_card(run, settings, progress, command=command, test=test)
             folder.write_card(card)
             save_model(run.average, folder.model, card=card)  # last: it marks the run as finished
         load_weights(run.average, folder.model)
         return TrainResult(run.average, folder.model, run.average.card or {}, folder.read_log())
 
 
-def _fresh(model: EquilibriumModel | str, config: TrainConfig) -> EquilibriumModel:
+def _fresh(
+    model: EquilibriumModel | str, config: TrainConfig, changes: Mapping[str, Any]
+) -> EquilibriumModel:
     if not isinstance(model, str):
+        if changes:
+            raise ConfigurationError("model_settings need the name of an architecture")
         return copy.deepcopy(model)
     with torch.random.fork_rng():
         torch.manual_seed(int(keyed_generator(config.seed, 0, "train-weights").integers(2**63)))
-        return load_model(model, pretrained=False)
-
-
-def _check(model: EquilibriumModel, data: Dataset) -> None:
-    for what, ours, theirs in (
-        ("images of shape", model.input_shape, tuple(data.input_shape)),
-        ("classes:", model.num_classes, data.num_classes),
-    ):
-        if ours != theirs:
-            raise ConfigurationError(f"the model takes {what} {ours}, but {data.name} has {theirs}")
+        return build(model, **changes).eval()
 
 
 @contextmanager
@@ -144,6 +148,7 @@ def _run_epochs(run: TrainingRun, folder: TrainingFolder, watch: TrainWatch) -> 
             folder.checkpoint, model=run.model, average=run.average, optimizer=run.optimizer
         )
     folder.cut_log(progress.log_bytes)
+    scalars = ScalarLog(folder.path, epoch=progress.epochs)
     watch.started(progress.epochs, config.epochs, run.steps_per_epoch)
     for epoch in range(progress.epochs, config.epochs):
         began = time.perf_counter()
@@ -151,7 +156,7 @@ def _run_epochs(run: TrainingRun, folder: TrainingFolder, watch: TrainWatch) -> 
         record = {"epoch": epoch, "epochs": config.epochs, **means}
         taken = time.perf_counter() - began
         if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
-            record |= _validation(run)
+            record |= validation(run)
         images = run.steps_per_epoch * config.batch_size
         record["images_per_second"] = images / taken
         seconds = progress.seconds + time.perf_counter() - began
@@ -171,68 +176,7 @@ def _run_epochs(run: TrainingRun, folder: TrainingFolder, watch: TrainWatch) -> 
             optimizer=run.optimizer,
             progress=progress,
         )
+        scalars.write(record)
         watch.finished(record)
+    scalars.close()
     return progress
-
-
-def _validation(run: TrainingRun) -> dict[str, Any]:
-    """Return the held-out record of an epoch, or nothing without held-out images."""
-    if len(run.split.held_out) == 0:
-        return {}
-    found = _evaluate_held_out(run, run.config.validation_copies)
-    return {"validation": found.to_dict()}
-
-
-def _evaluate_held_out(run: TrainingRun, copies: int) -> Evaluation:
-    return evaluate(
-        run.average,
-        run.data,
-        sigma=run.config.sigma,
-        indices=run.split.held_out,
-        copies=copies,
-        seed=run.config.seed,
-    )
-
-
-def _card(
-    run: TrainingRun,
-    settings: Mapping[str, Any],
-    progress: Progress,
-    command: str | None,
-    test: Dataset | None,
-) -> dict[str, Any]:
-    """Return the facts about the finished weights."""
-    config = run.config
-    name = settings["model"]["name"]
-    call = f"deqcert.train({name!r}, data={run.data.name!r}, sigma={config.sigma})"
-    card: dict[str, Any] = {
-        "sigma": config.sigma,
-        "command": command or call,
-        "seed": config.seed,
-        "seconds": round(progress.seconds, 1),
-        "epochs": progress.epochs,
-        "steps": progress.steps,
-        "parameters": sum(p.numel() for p in run.average.parameters()),
-        "threads": torch.get_num_threads(),
-        "versions": {
-            "deqcert": deqcert.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        **settings,
-        "weights": weights_digest(run.average),
-    }
-    if len(run.split.held_out):
-        card["held_out"] = _evaluate_held_out(run, config.card_copies).to_dict()
-    if test is not None:
-        _check(run.average, test)
-        found = evaluate(
-            run.average,
-            test,
-            sigma=config.sigma,
-            indices=range(0, len(test), config.card_every),
-            copies=config.card_copies,
-            seed=config.seed,
-        )
-        card["test"] = {"digest": test.digest, **found.to_dict()}
-    return card

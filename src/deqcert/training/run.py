@@ -115,7 +115,8 @@ class TrainingRun:
             terms = loss(self.model, batch, self.config)
         self.optimizer.zero_grad(set_to_none=True)
         terms.loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         # Before the weights move: one non-finite gradient would spoil them and Adam's averages.
         if not bool(torch.isfinite(terms.loss) & torch.isfinite(norm)):
             raise TrainingError(

@@ -20,17 +20,20 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     return config.learning_rate * warm * (config.final_share + (1.0 - config.final_share) * cosine)
 
 
-def jacobian_weight(config: TrainConfig, epoch: int, step: int, *, pretraining: bool) -> float:
-    """Return the weight of the Jacobian penalty at `step` (from 0), in `epoch` (from 0).
+def jacobian_weight(config: TrainConfig, *, epoch: int, step: int) -> float:
+    """Return the weight of the Jacobian penalty (PAPER 4).
 
-    As published (PAPER 4): a weight of its own in pre-training, growth by so much per 50,000 steps
-    where the weight is above 0, and none from epoch `jacobian_until` on.
+    A weight of its own in pre-training, none from epoch `jacobian_until` on, and in between one
+    that grows by so much per 50,000 steps.
+
+    Args:
+        config: The settings.
+        epoch: Epoch, from 0.
+        step: Optimiser steps since pre-training ended; negative before.
     """
-    if config.jacobian_until is not None and epoch >= config.jacobian_until:
-        return 0.0
-    if pretraining:
+    if step < 0:
         return config.pretrain_jacobian_weight
-    if config.jacobian_weight == 0.0:
+    if config.jacobian_until is not None and epoch >= config.jacobian_until:
         return 0.0
     return config.jacobian_weight + config.jacobian_growth * (step // 50_000)
 
