@@ -105,6 +105,11 @@ def test_short_solve_settings_are_checked(change, message):
         ShortSolveSpec(**change)
 
 
+def test_implicit_gradients_need_float32():
+    with pytest.raises(ConfigurationError, match="bfloat16 needs unrolled or phantom"):
+        TrainConfig(sigma=0.5, precision="bfloat16", gradient=GradientSpec(method="implicit"))
+
+
 def test_unknown_names_are_refused_with_the_near_ones():
     with pytest.raises(UnknownNameError, match="short-solve"):
         TrainConfig(sigma=0.5, objective="short-solv")

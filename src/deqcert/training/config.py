@@ -46,7 +46,8 @@ class TrainConfig:
         ema_decay: Decay of the average of the weights, which is what training returns; in [0, 1),
             0 returns the last weights themselves.
         precision: ``float32``, or ``bfloat16`` for the convolutions of training (autocast); the
-            Jacobian penalty, the weights and every evaluation stay in float32.
+            Jacobian penalty, the weights and every evaluation stay in float32. Not for implicit
+            gradients, whose linear systems eight bits do not solve.
         objective: ``short-solve`` or ``equilibrium``.
         short: Settings of the former; see `ShortSolveSpec`.
         solver: How equilibria are solved while training; the short-solve objective starts it where
@@ -127,6 +128,10 @@ class TrainConfig:
             raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
         if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
+        if self.precision == "bfloat16" and self.gradient.method == "implicit":
+            raise ConfigurationError(
+                "precision bfloat16 needs unrolled or phantom gradients, but got implicit ones"
+            )
         self._check_counts()
         self._check_ranges()
 
