@@ -22,6 +22,7 @@ from deqcert.training.card import make_card, require_fit, validation
 from deqcert.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from deqcert.training.config import TrainConfig
 from deqcert.training.folder import LOCK_NAME, TrainingFolder, require_usable
+from deqcert.training.guard import fixed_point_residual
 from deqcert.training.progress import TrainWatch
 from deqcert.training.run import TrainingRun
 from deqcert.training.tensorboard import ScalarLog
@@ -82,7 +83,8 @@ def train(
         UnknownNameError: No such architecture.
         RunFolderError: The folder holds something else or other settings, or is in use.
         CheckpointError: The checkpoint is damaged, or the disk refused one.
-        TrainingError: The loss is not finite or has diverged; the last checkpoint is kept.
+        TrainingError: The loss is not finite, or it or the fixed points have diverged; the last
+            checkpoint is kept.
     """
     watch = watch or TrainWatch()
     changes = {
@@ -155,6 +157,7 @@ def _run_epochs(run: TrainingRun, folder: TrainingFolder, watch: TrainWatch) -> 
         means = run.epoch(epoch, watch.stepped)
         record = {"epoch": epoch, "epochs": config.epochs, **means}
         taken = time.perf_counter() - began
+        record["residual"] = fixed_point_residual(run, epoch=epoch)
         if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
             record |= validation(run)
         images = run.steps_per_epoch * config.batch_size
