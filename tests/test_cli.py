@@ -102,7 +102,11 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path):
 
 def test_ctrl_c_leaves_a_resumable_run(tmp_path: Path):
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "deqcert.cli", "certify", *BASE, "--n", "2000", "--seed", "0"]
+    # A process started in the background ignores Ctrl-C, and so do its children: undo that.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from deqcert.cli import main; main()"
+    options = ["certify", *BASE, "--n", "2000", "--seed", "0"]
+    command = [sys.executable, "-c", code, *options]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(
         [*command, "--out", str(run)], env=environment, stderr=subprocess.PIPE, text=True
@@ -113,7 +117,10 @@ def test_ctrl_c_leaves_a_resumable_run(tmp_path: Path):
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "the same command goes on from here" in err
     assert "Traceback" not in err

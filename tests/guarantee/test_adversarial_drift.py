@@ -24,7 +24,7 @@ from tests.problems import (
 
 SIGMA, PROBABILITY = 0.25, 0.6
 MARGIN = margin_for(PROBABILITY, SIGMA)
-N, CHAINS = 640, 64
+N, CHECKED = 640, 64
 
 
 @dataclass
@@ -35,12 +35,14 @@ class Drift:
     serial: str
     theorem_breaks: bool
     code_breaks: bool = True
+    chains: int = 64
 
 
 DRIFTS = {
-    "sticks": Drift(StickyDEQ(), "picard:8", theorem_breaks=True),
+    # A drift that is there from the first warm batch on shows in the draws that the theorem's rule
+    # checks: only the released code misses it.
+    "sticks": Drift(StickyDEQ(), "picard:8", theorem_breaks=False, chains=32),
     "bursts late": Drift(LateBurstDEQ(bursts_after=5), "picard:1", theorem_breaks=True),
-    # A steady drift shows in the first batches as in any other: only the released code misses it.
     "drifts in part": Drift(
         PartialDriftDEQ(level=0.25, sigma=SIGMA), "picard:1", theorem_breaks=False
     ),
@@ -57,7 +59,7 @@ def certifier(drift: Drift, method: str, alpha: float, audit: int | float | str)
         method=method,
         serial=drift.serial,
         warmup=str(drift.model.solver),
-        chains=CHAINS,
+        chains=drift.chains,
         audit=audit,
     )
 
@@ -84,7 +86,7 @@ def test_srs_stays_within_alpha(name: str, alpha: float, audit: int | float | st
 @pytest.mark.parametrize("name", DRIFTS)
 def test_the_drift_is_real_and_the_published_rules_break(name: str):
     drift, alpha, trials = DRIFTS[name], 0.05, 60
-    subject = certifier(drift, "srs-paper", alpha, CHAINS)
+    subject = certifier(drift, "srs-paper", alpha, CHECKED)
     image = image_at(MARGIN)
     theorem = code = drifted = 0
     for seed in range(trials):
@@ -120,7 +122,7 @@ def test_every_start_is_covered_by_the_audit(start: str):
         serial=drift.serial,
         warmup="picard:12",
         start=start,
-        chains=CHAINS,
+        chains=64,
         audit=100,
     )
     found = [subject.certify(image_at(MARGIN), seed=seed) for seed in range(150)]
