@@ -61,7 +61,7 @@ _SHORT_SOLVE = {
         steps=(2, 3), weights=(0.5, 0.5), warm_weight=0.0, agreement_weight=1.0
     ),
     "solver": "picard:2",
-    "pretrain_epochs": 4,
+    "pretrain_epochs": 3,
     "pretrain_steps": 3,
     "jacobian_weight": 0.5,
     "jacobian_frequency": 0.05,
