@@ -10,13 +10,14 @@ from deqcert.models.layers import start_plain_convolutions
 from deqcert.models.mdeq_cell import MDEQCell
 from deqcert.models.mdeq_config import MDEQConfig
 from deqcert.models.mdeq_ends import Stem, make_head
+from deqcert.models.mdeq_start import LearnedStart
 
 MDEQInjection = tuple[Tensor, tuple[Tensor, ...] | None]
 """The stem's output, and the dropout masks of this solve while training."""
 
 
 class MDEQ(EquilibriumModel):
-    """An MDEQ classifier: state at n resolutions, injection at the highest, z0 = 0.
+    """An MDEQ classifier: state at n resolutions, injection at the highest, z0 = 0 unless learnt.
 
     Args:
         config: Its configuration.
@@ -34,6 +35,7 @@ class MDEQ(EquilibriumModel):
         self.stem = Stem(config)
         self.f = MDEQCell(config)
         self.head = make_head(config)
+        self.start = LearnedStart(config) if config.learned_start else None
         start_plain_convolutions(self, config.init_std)
 
     def inject(self, x: Tensor) -> MDEQInjection:  # (batch, C, H, W), pixels in [0, 1]
@@ -42,8 +44,10 @@ class MDEQ(EquilibriumModel):
         return top, self._masks(top) if self.training and self.config.dropout > 0 else None
 
     def initial_state(self, injection: MDEQInjection) -> tuple[Tensor, ...]:
-        """Return zeros at every resolution."""
+        """Return zeros at every resolution, or what the learned start makes of the injection."""
         top, _ = injection
+        if self.start is not None:
+            return self.start(top)
         return tuple(top.new_zeros(len(top), *shape) for shape in self.config.state_shapes)
 
     def cell(self, state: tuple[Tensor, ...], injection: MDEQInjection) -> tuple[Tensor, ...]:

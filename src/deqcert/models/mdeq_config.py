@@ -31,6 +31,8 @@ class MDEQConfig:
         head_channels: Channels per resolution of the bottleneck head, before expansion.
         head_expansion: Expansion of the head's bottlenecks.
         final_width: Channels before the last pooling of the bottleneck head.
+        learned_start: Whether solves begin at a learnt function of the image, and not at zero; no
+            part of the published model.
         dropout: Probability of dropping a channel inside a residual block while training; one
             mask per solve.
         mean: Per-channel mean of the pixels, to standardise with; one value serves all channels.
@@ -54,6 +56,7 @@ class MDEQConfig:
     head_channels: tuple[int, ...] = ()
     head_expansion: int = 4
     final_width: int = 200
+    learned_start: bool = False
     dropout: float = 0.0
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.5,)
