@@ -5,8 +5,9 @@
 Made-up images of the model's shape: the arithmetic is the same as on photographs, and loading is
 measured elsewhere. Each phase runs `--steps` optimiser steps after as many that are not counted,
 all from the same fresh weights, on one thread. Seconds are the processor's own, so that a busy
-machine does not change them. Numbers of another training loop, measured beside this one on the
-same machine, can be put into the same file with `--beside`.
+machine does not change them. Numbers of another loop that trains as published, measured beside
+this one on the same machine, can be put into the same file with `--beside`: a JSON file with its
+`name` and `images_per_second` for `unrolled` and `implicit` steps.
 """
 
 from __future__ import annotations
@@ -29,20 +30,23 @@ from deqcert.training.recipes import find_recipe
 from deqcert.training.run import TrainingRun
 
 NEVER, ALWAYS = 0, 10**9
-PHASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "published, unrolled": ("published", {"pretrain_updates": ALWAYS}),
-    "published, implicit": ("published", {"pretrain_updates": NEVER}),
-    "short-solve, unrolled": ("short-solve", {"pretrain_updates": ALWAYS}),
-    "short-solve, short solves": ("short-solve", {"pretrain_epochs": NEVER}),
+PHASES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "published, unrolled": ("published", "unrolled", {"pretrain_updates": ALWAYS}),
+    "published, implicit": ("published", "implicit", {"pretrain_updates": NEVER}),
+    "short-solve, unrolled": ("short-solve", "unrolled", {"pretrain_updates": ALWAYS}),
+    "short-solve, short solves": ("short-solve", "implicit", {"pretrain_epochs": NEVER}),
     "short-solve, unrolled, float32": (
         "short-solve",
+        "unrolled",
         {"pretrain_updates": ALWAYS, "precision": "float32"},
     ),
     "short-solve, short solves, float32": (
         "short-solve",
+        "implicit",
         {"pretrain_epochs": NEVER, "precision": "float32"},
     ),
 }
+"""Recipe, what the phase stands beside in the published recipe, and changes of settings."""
 
 
 def made_up(count: int, shape: tuple[int, int, int], classes: int) -> ArrayDataset:
@@ -61,7 +65,7 @@ def made_up(count: int, shape: tuple[int, int, int], classes: int) -> ArrayDatas
 
 def images_per_second(model: str, phase: str, *, steps: int, batch: int) -> dict[str, Any]:
     """Return the rate of one phase, from the median time of a step."""
-    name, changes = PHASES[phase]
+    name, beside, changes = PHASES[phase]
     recipe = find_recipe(name, model=model)
     config = recipe.config(
         sigma=0.5, **changes, epochs=2, batch_size=batch, validation_share=0.0, warmup_steps=0
@@ -76,6 +80,7 @@ def images_per_second(model: str, phase: str, *, steps: int, batch: int) -> dict
     seconds = statistics.median(b - a for a, b in itertools.pairwise(times[steps:]))
     return {
         "recipe": recipe.name,
+        "beside": beside,
         "precision": config.precision,
         "batch": batch,
         "steps": steps,
@@ -105,13 +110,13 @@ def main() -> None:
 
 
 def _compare(results: dict[str, Any]) -> None:
-    """Add our rates as multiples of the other loop's, phase by phase where both have one."""
-    ratios = {}
-    for phase, other in results["beside"]["images_per_second"].items():
-        ours = results["phases"][phase]["images_per_second"]
-        ratios[phase] = ours / other
-        print(f"{phase:36} {ours / other:8.2f} times the rate of {results['beside']['name']}")
-    results["ratios"] = ratios
+    """Add our rates as multiples of the other loop's for the same part of training."""
+    other = results["beside"]
+    results["ratios"] = {}
+    for phase, row in results["phases"].items():
+        ratio = row["images_per_second"] / other["images_per_second"][row["beside"]]
+        results["ratios"][phase] = ratio
+        print(f"{phase:36} {ratio:8.2f} times {other['name']}, {row['beside']}")
 
 
 if __name__ == "__main__":
