@@ -28,7 +28,14 @@ def idx(array: np.ndarray) -> bytes:
 
 IMAGE_STEM, LABEL_STEM = STEMS["test"]
 CONTENT = {IMAGE_STEM: idx(PIXELS), LABEL_STEM: idx(LABELS)}
-GZ = {stem: gzip.compress(content, mtime=0) for stem, content in CONTENT.items()}
+
+
+def _gz(content: bytes) -> bytes:
+    """Compress without the time of day, so that every test process collects the same tests."""
+    return gzip.compress(content, mtime=0)
+
+
+GZ = {stem: _gz(content) for stem, content in CONTENT.items()}
 SOURCE = IdxSource(
     name="small",
     subfolders=("small", "Small/raw"),
@@ -91,16 +98,17 @@ def test_missing_files_say_where_to_put_them(tmp_path: Path) -> None:
         (GZ[IMAGE_STEM][:5], "truncated or not gzip"),
         (b"", "not an IDX file|truncated or not gzip"),
         (b"<html>404</html>", "truncated or not gzip"),
-        (gzip.compress(CONTENT[IMAGE_STEM][:-1]), "75 bytes, but its header says 76"),
-        (gzip.compress(CONTENT[IMAGE_STEM] + b"x"), "77 bytes, but its header says 76"),
-        (gzip.compress(CONTENT[IMAGE_STEM][:9]), "truncated"),
+        (_gz(CONTENT[IMAGE_STEM][:-1]), "75 bytes, but its header says 76"),
+        (_gz(CONTENT[IMAGE_STEM] + b"x"), "77 bytes, but its header says 76"),
+        (_gz(CONTENT[IMAGE_STEM][:9]), "truncated"),
         (
             GZ[LABEL_STEM],
             "not an IDX file of 3 dimensions: starts with 00000801, expected 00000803",
         ),
-        (gzip.compress(b"\0\0\x0d\x03" + CONTENT[IMAGE_STEM][4:]), "starts with 00000d03"),
-        (gzip.compress(idx(PIXELS[::-1])), "is not the original: SHA-256"),
+        (_gz(b"\0\0\x0d\x03" + CONTENT[IMAGE_STEM][4:]), "starts with 00000d03"),
+        (_gz(idx(PIXELS[::-1])), "is not the original: SHA-256"),
     ],
+    ids=range(10),
 )
 def test_damaged_or_foreign_images(tmp_path: Path, content: bytes, reason: str) -> None:
     lay_out(tmp_path)
