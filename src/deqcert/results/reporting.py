@@ -68,8 +68,8 @@ class Report:
         if self.files:
             names = ", ".join(path.name for path in self.files)
             yield Text()
-            # A path broken over two lines could not be copied.
-            yield Text(f"written to {self.files[0].parent}:", no_wrap=True, overflow="ignore")
+            # A long path goes on in the next line; without wrapping the console would cut it off.
+            yield Text(f"written to {self.files[0].parent}:", overflow="fold")
             yield Text(names)
 
     def __str__(self) -> str:
