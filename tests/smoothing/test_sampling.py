@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from deqcert.smoothing.chains import Serialization
 from deqcert.smoothing.classifier import ReferenceClassifier
 from deqcert.smoothing.noise import NoiseSource
-from deqcert.smoothing.sampling import Sampler, Serialization
+from deqcert.smoothing.sampling import Sampler
 from deqcert.smoothing.spent import Spent
 from deqcert.solvers import SolverSpec, solve
 from tests.problems import SHAPE, LateBurstDEQ, LinearDEQ, StickyDEQ, TwoClassDEQ, image_at

@@ -1,9 +1,10 @@
 """Randomized smoothing of equilibrium models: noise, sampling, audit, certifier."""
 
 from deqcert.smoothing.certifier import Certifier, Settings, majority_class
+from deqcert.smoothing.chains import Serialization
 from deqcert.smoothing.classifier import NO_CLASS, Labels, ReferenceClassifier
 from deqcert.smoothing.noise import NOISE_STREAM, NoiseSource, fresh_seed
-from deqcert.smoothing.sampling import Sampler, Serialization
+from deqcert.smoothing.sampling import Sampler
 
 __all__ = [
     "NOISE_STREAM",

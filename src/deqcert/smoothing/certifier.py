@@ -14,6 +14,7 @@ from torch import Tensor
 from deqcert.certificate import Certificate
 from deqcert.errors import ConfigurationError, NumericalWarning, unknown_name
 from deqcert.models import EquilibriumModel
+from deqcert.smoothing.chains import Serialization
 from deqcert.smoothing.classifier import (
     Labels,
     ReferenceClassifier,
@@ -22,8 +23,9 @@ from deqcert.smoothing.classifier import (
 )
 from deqcert.smoothing.methods import METHODS, Outcome, Procedure
 from deqcert.smoothing.noise import NOISE_STREAM, NoiseSource, check_seed, fresh_seed
-from deqcert.smoothing.sampling import STARTS, Progress, Sampler, Serialization, no_progress
+from deqcert.smoothing.sampling import Progress, Sampler, no_progress
 from deqcert.smoothing.spent import Spent
+from deqcert.smoothing.starts import STARTS
 from deqcert.solvers import SolverSpec
 from deqcert.stats import certified_radius, check_feasible, majority_p_value
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from deqcert.certificate import Audit
 from deqcert.smoothing.audit import audited_count
-from deqcert.smoothing.sampling import Sampler, Serialization, count_labels
+from deqcert.smoothing.chains import Serialization
+from deqcert.smoothing.sampling import Sampler, count_labels
 from deqcert.smoothing.spent import Spent
 from deqcert.stats import (
     AuditPlan,
