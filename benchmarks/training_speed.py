@@ -76,7 +76,7 @@ def images_per_second(model: str, phase: str, *, steps: int, batch: int) -> dict
     run = TrainingRun(fresh, data, config)
     times = [time.process_time()]
     for epoch in range(2):
-        run.epoch(epoch, lambda loss: times.append(time.process_time()))
+        run.epoch(epoch, {}, lambda loss: times.append(time.process_time()))
     seconds = statistics.median(b - a for a, b in itertools.pairwise(times[steps:]))
     return {
         "recipe": recipe.name,

@@ -62,7 +62,7 @@ def test_training_goes_on_unchanged_by_the_look():
     runs = [TrainingRun(ScalarModel(), two_levels(), CONFIG) for _ in range(2)]
     for epoch in range(2):
         for run in runs:
-            run.epoch(epoch, lambda loss: None)
+            run.epoch(epoch, {}, lambda loss: None)
         fixed_point_residual(runs[0], epoch=epoch)
     ours, theirs = (dict(run.model.state_dict()) for run in runs)
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())

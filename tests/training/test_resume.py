@@ -9,14 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from deqcert.errors import CheckpointError, ConfigurationError, RunFolderError
+from deqcert.errors import CheckpointError, ConfigurationError, RunFolderError, TrainingError
 from deqcert.models import load_model, weights_digest
-from deqcert.training import TrainResult, train
+from deqcert.training import ShortSolveSpec, TrainResult, TrainWatch, train
 from tests.training import train_slowly
 from tests.training.small import ScalarModel, two_levels
 
@@ -29,9 +30,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     return train_slowly.run(tmp_path_factory.mktemp("whole") / "run")
 
 
-def start(out: Path) -> subprocess.Popen[bytes]:
+def start(out: Path, *, checkpoint_seconds: float = 120.0) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.training.train_slowly", str(out)],
+        [sys.executable, "-m", "tests.training.train_slowly", str(out), str(checkpoint_seconds)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
@@ -39,8 +40,14 @@ def start(out: Path) -> subprocess.Popen[bytes]:
 
 def kill_after_epochs(process: subprocess.Popen[bytes], out: Path, epochs: int) -> None:
     """Wait until so many epochs are logged, let the next one begin, and kill -9."""
-    log, deadline = out / "log.jsonl", time.monotonic() + 120
-    while not log.exists() or log.read_bytes().count(b"\n") < epochs:
+    log = out / "log.jsonl"
+    kill_when(process, lambda: log.exists() and log.read_bytes().count(b"\n") >= epochs)
+
+
+def kill_when(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
+    """Kill -9 as soon as it is so."""
+    deadline = time.monotonic() + 120
+    while not ready():
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -51,10 +58,65 @@ def kill_after_epochs(process: subprocess.Popen[bytes], out: Path, epochs: int) 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_killed_runs_end_with_the_weights_of_a_whole_one(tmp_path, uninterrupted):
     out = tmp_path / "run"
-    for epochs in (1, 3):  # within pre-training's shadow, and later
-        kill_after_epochs(start(out), out, epochs)
+    for epochs, seconds in ((1, 120.0), (3, 1e-9)):  # between checkpoints, and amid many
+        kill_after_epochs(start(out, checkpoint_seconds=seconds), out, epochs)
         assert not (out / "model.safetensors").exists()
-    resumed = train_slowly.run(out)
+    require_same(train_slowly.run(out), uninterrupted)
+
+
+def test_a_run_interrupted_within_an_epoch_goes_on_from_there(tmp_path, uninterrupted):
+    out, steps = tmp_path / "run", 0
+
+    def stepped(loss: float) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 8:
+            raise KeyboardInterrupt  # the third step of the second epoch is not saved yet
+
+    with pytest.raises(KeyboardInterrupt):
+        train_slowly.run(out, checkpoint_seconds=1e-9, watch=TrainWatch(stepped=stepped))
+    assert (out / "partial.safetensors").exists()
+    seen: list[int] = []
+    watch = TrainWatch(started=lambda steps, epochs, each: seen.append(steps))
+    resumed = train_slowly.run(out, watch=watch)
+    assert seen == [7]
+    assert not (out / "partial.safetensors").exists()
+    require_same(resumed, uninterrupted)
+
+
+def test_a_diverged_epoch_leaves_the_checkpoint_of_the_last_good_one(tmp_path):
+    config = dataclasses.replace(
+        train_slowly.CONFIG,
+        pretrain_epochs=0,
+        augment=None,
+        posterior=None,
+        jacobian_weight=0.0,
+        learning_rate=1e-9,
+        short=ShortSolveSpec(steps=(8,), weights=(1.0,)),
+    )
+    with pytest.raises(TrainingError, match="diverged"):
+        train(
+            ScalarModel(slope=1.5, gain=-5.0),
+            two_levels(),
+            out=tmp_path,
+            config=config,
+            checkpoint_seconds=1e-9,
+        )
+    assert not (tmp_path / "partial.safetensors").exists()
+
+
+def test_a_checkpoint_interval_must_be_positive(tmp_path):
+    with pytest.raises(ConfigurationError, match="checkpoint_seconds"):
+        train(
+            ScalarModel(),
+            two_levels(),
+            out=tmp_path,
+            config=train_slowly.CONFIG,
+            checkpoint_seconds=0.0,
+        )
+
+
+def require_same(resumed: TrainResult, uninterrupted: TrainResult) -> None:
     assert weights_digest(resumed.model) == weights_digest(uninterrupted.model)
     timeless = [
         [{k: v for k, v in line.items() if "second" not in k} for line in result.log]

@@ -57,7 +57,7 @@ def batches(config: TrainConfig, epoch: int, noise: int) -> list[Tensor]:
     np.random.seed(noise)
     run = TrainingRun(ScalarModel(), two_levels(), config)
     run.batches = Recorded(run.data, run.split.train, config, torch.device("cpu"))
-    run.epoch(epoch, quiet)
+    run.epoch(epoch, {}, quiet)
     return [
         part
         for b in run.batches.kept
@@ -79,7 +79,7 @@ def test_batches_depend_on_seed_and_epoch_alone():
 
 def test_training_leaves_the_global_generators_alone():
     before = torch.get_rng_state()
-    TrainingRun(ScalarModel(), two_levels(), CONFIG).epoch(0, quiet)
+    TrainingRun(ScalarModel(), two_levels(), CONFIG).epoch(0, {}, quiet)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -150,7 +150,7 @@ def test_a_gradient_that_is_not_finite_does_not_reach_the_weights():
     model.gain.register_hook(lambda grad: grad * math.inf)
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(TrainingError, match="epoch 1, step 1"):
-        run.epoch(0, quiet)
+        run.epoch(0, {}, quiet)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
@@ -159,4 +159,4 @@ def test_divergence_is_an_error():
     config = replaced(short=ShortSolveSpec(steps=(8,), weights=(1.0,)), learning_rate=1e-9)
     run = TrainingRun(ScalarModel(slope=1.5, gain=-5.0), two_levels(), config)
     with pytest.raises(TrainingError, match="diverged"):
-        run.epoch(0, quiet)
+        run.epoch(0, {}, quiet)

@@ -1,4 +1,4 @@
-"""Trains digits for `test_resume`, which kills it; run as a script: OUT."""
+"""Trains digits for `test_resume`, which kills it; run as a script: OUT SECONDS."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from deqcert.training import (
     ShortSolveSpec,
     TrainConfig,
     TrainResult,
+    TrainWatch,
     train,
 )
 from tests.training.small import few_digits
@@ -44,12 +45,19 @@ def model() -> EquilibriumModel:
     return build("mdeq-digits", channels=(8, 8), expansion=1, groups=1, dropout=0.2)
 
 
-def run(out: Path) -> TrainResult:
+def run(
+    out: Path, *, checkpoint_seconds: float = 120.0, watch: TrainWatch | None = None
+) -> TrainResult:
     return train(
-        model(), few_digits(load_data("digits", split="train"), 100), out=out, config=CONFIG
+        model(),
+        few_digits(load_data("digits", split="train"), 100),
+        out=out,
+        config=CONFIG,
+        checkpoint_seconds=checkpoint_seconds,
+        watch=watch,
     )
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    run(Path(sys.argv[1]))
+    run(Path(sys.argv[1]), checkpoint_seconds=float(sys.argv[2]))

@@ -39,6 +39,7 @@ def make_card(
         "command": command or call,
         "seed": config.seed,
         "seconds": round(progress.seconds, 1),
+        "processor_seconds": round(progress.processor_seconds, 1),
         "epochs": progress.epochs,
         "steps": progress.steps,
         "parameters": sum(p.numel() for p in run.average.parameters()),

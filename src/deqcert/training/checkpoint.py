@@ -15,8 +15,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from deqcert.errors import CheckpointError
+from deqcert.training.run import Losses
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
+"""The state after the last finished epoch."""
+PARTIAL_NAME = "partial.safetensors"
+"""A later state, within the epoch after that; gone once that epoch has finished."""
 _KEY = "deqcert-training"
 _FORMAT = 1
 
@@ -27,14 +31,17 @@ class Progress:
 
     Attributes:
         epochs: Finished epochs.
-        steps: Finished optimiser steps.
-        seconds: Time spent in the finished epochs, over all sessions.
+        steps: Finished optimiser steps, those of the epoch begun included.
+        seconds: Time spent up to here, over all sessions.
+        processor_seconds: Processor time spent up to here, all threads together: unlike `seconds`
+            it does not grow while the process is held up or shares its cores.
         log_bytes: Length of the log after the last finished epoch; what follows it is redone.
     """
 
     epochs: int = 0
     steps: int = 0
     seconds: float = 0.0
+    processor_seconds: float = 0.0
     log_bytes: int = 0
 
 
@@ -45,6 +52,7 @@ def save_checkpoint(
     average: nn.Module,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
+    losses: Losses,
 ) -> None:
     """Write everything that resuming needs; a kill leaves the old file or the new one.
 
@@ -54,6 +62,10 @@ def save_checkpoint(
     tensors = _prefixed("model", model.state_dict()) | _prefixed("average", average.state_dict())
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= _prefixed(f"optimizer.{index}", values)
+    tensors |= {
+        f"losses.{name}": torch.tensor(values, dtype=torch.float64)
+        for name, values in losses.items()
+    }
     header = json.dumps({"format": _FORMAT, "progress": vars(progress)})
     write_whole(path, save(tensors, metadata={_KEY: header}))
 
@@ -64,8 +76,11 @@ def load_checkpoint(
     model: nn.Module,
     average: nn.Module,
     optimizer: torch.optim.Optimizer,
-) -> Progress:
-    """Read a checkpoint into model, average and optimiser, and return how far it had come.
+) -> tuple[Progress, Losses]:
+    """Read a checkpoint into model, average and optimiser.
+
+    Returns:
+        How far the run had come, and the losses of the epoch it was in.
 
     Raises:
         CheckpointError: It is truncated, foreign, or of another architecture.
@@ -80,7 +95,8 @@ def load_checkpoint(
                 "state": _optimizer_state(tensors),
             }
         )
-        return Progress(**progress)
+        losses = {name: part.tolist() for name, part in _under("losses", tensors).items()}
+        return Progress(**progress), losses
     except (RuntimeError, ValueError, TypeError) as error:
         first = str(error).splitlines()[0]
         raise CheckpointError(f"{path} does not fit this run: {first}") from error

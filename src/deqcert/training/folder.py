@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from deqcert.errors import RunFolderError
-from deqcert.training.checkpoint import CHECKPOINT_NAME, cannot_write, write_whole
+from deqcert.training.checkpoint import (
+    CHECKPOINT_NAME,
+    PARTIAL_NAME,
+    cannot_write,
+    write_whole,
+)
 
 SETTINGS_NAME = "training.json"
 LOG_NAME = "log.jsonl"
@@ -34,6 +39,7 @@ class TrainingFolder:
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
         self.checkpoint = path / CHECKPOINT_NAME
+        self.partial = path / PARTIAL_NAME
         self.log = path / LOG_NAME
         self.model = path / MODEL_NAME
         file = path / SETTINGS_NAME

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,14 +17,12 @@ from deqcert.data import Dataset
 from deqcert.errors import ConfigurationError, RunFolderError
 from deqcert.models import EquilibriumModel, build, load_weights, save_model, weights_digest
 from deqcert.smoothing.noise import keyed_generator
-from deqcert.training.card import make_card, require_fit, validation
-from deqcert.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from deqcert.training.card import make_card, require_fit
 from deqcert.training.config import TrainConfig
 from deqcert.training.folder import LOCK_NAME, TrainingFolder, require_usable
-from deqcert.training.guard import fixed_point_residual
 from deqcert.training.progress import TrainWatch
 from deqcert.training.run import TrainingRun
-from deqcert.training.tensorboard import ScalarLog
+from deqcert.training.session import Session
 
 
 @dataclass(frozen=True)
@@ -57,11 +54,13 @@ def train(
     watch: TrainWatch | None = None,
     device: torch.device | str | None = None,
     model_settings: Mapping[str, Any] | None = None,
+    checkpoint_seconds: float = 120.0,
 ) -> TrainResult:
     """Train a model under Gaussian noise into the folder `out`, or go on where it stopped.
 
-    Every epoch ends with a checkpoint. A run that was stopped, by kill -9 too, gives the same
-    weights to the last bit as one that was not, on the same machine with as many threads.
+    Every epoch ends with a checkpoint, and long ones have some within. A run that was stopped, by
+    kill -9 too, gives the same weights to the last bit as one that was not, on the same machine
+    with as many threads.
 
     Args:
         model: A model, of which a copy is trained; or the name of an architecture, which is built
@@ -77,9 +76,11 @@ def train(
         watch: Callbacks for progress.
         device: Where to train; None means where the model is.
         model_settings: Settings in which a named architecture is to differ (a recipe's `model`).
+        checkpoint_seconds: Time between checkpoints within an epoch, > 0; it changes no weight.
 
     Raises:
-        ConfigurationError: Model, data and settings do not fit each other.
+        ConfigurationError: Model, data and settings do not fit each other, or
+            `checkpoint_seconds` is not above 0.
         UnknownNameError: No such architecture.
         RunFolderError: The folder holds something else or other settings, or is in use.
         CheckpointError: The checkpoint is damaged, or the disk refused one.
@@ -87,6 +88,8 @@ def train(
             checkpoint is kept.
     """
     watch = watch or TrainWatch()
+    if not checkpoint_seconds > 0.0:
+        raise ConfigurationError(f"checkpoint_seconds must be > 0, but got {checkpoint_seconds!r}")
     changes = {
         key: list(value) if isinstance(value, tuple) else value  # as JSON gives them back
         for key, value in (model_settings or {}).items()
@@ -107,7 +110,8 @@ def train(
         folder = TrainingFolder(path, settings)
         run = TrainingRun(fresh, data, config)
         if not folder.model.exists():
-            progress = _run_epochs(run, folder, watch)
+            session = Session(run, folder, watch, checkpoint_seconds=checkpoint_seconds)
+            progress = session.finish()
             card = make_card(run, settings, progress, command=command, test=test)
             folder.write_card(card)
             save_model(run.average, folder.model, card=card)  # last: it marks the run as finished
@@ -139,47 +143,3 @@ def _locked(path: Path) -> Iterator[None]:
         raise RunFolderError(f"{path} is in use by another training run") from None
     except OSError as error:
         raise RunFolderError(f"cannot use {path}: {error.strerror or error}") from error
-
-
-def _run_epochs(run: TrainingRun, folder: TrainingFolder, watch: TrainWatch) -> Progress:
-    """Run the epochs that are missing; each ends on disk before the next begins."""
-    config = run.config
-    progress = Progress()
-    if folder.checkpoint.exists():
-        progress = load_checkpoint(
-            folder.checkpoint, model=run.model, average=run.average, optimizer=run.optimizer
-        )
-    folder.cut_log(progress.log_bytes)
-    scalars = ScalarLog(folder.path, epoch=progress.epochs)
-    watch.started(progress.epochs, config.epochs, run.steps_per_epoch)
-    for epoch in range(progress.epochs, config.epochs):
-        began = time.perf_counter()
-        means = run.epoch(epoch, watch.stepped)
-        record = {"epoch": epoch, "epochs": config.epochs, **means}
-        taken = time.perf_counter() - began
-        record["residual"] = fixed_point_residual(run, epoch=epoch)
-        if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
-            record |= validation(run)
-        images = run.steps_per_epoch * config.batch_size
-        record["images_per_second"] = images / taken
-        seconds = progress.seconds + time.perf_counter() - began
-        record["seconds"] = seconds
-        record["seconds_left"] = seconds / (epoch + 1) * (config.epochs - epoch - 1)
-        length = folder.append_log(record)
-        progress = Progress(
-            epochs=epoch + 1,
-            steps=(epoch + 1) * run.steps_per_epoch,
-            seconds=seconds,
-            log_bytes=length,
-        )
-        save_checkpoint(
-            folder.checkpoint,
-            model=run.model,
-            average=run.average,
-            optimizer=run.optimizer,
-            progress=progress,
-        )
-        scalars.write(record)
-        watch.finished(record)
-    scalars.close()
-    return progress

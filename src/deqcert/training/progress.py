@@ -24,7 +24,7 @@ class TrainWatch:
     """What a run calls while it works; the defaults stay silent.
 
     Attributes:
-        started: Called once with (epochs already done, epochs in all, steps per epoch).
+        started: Called once with (steps already done, epochs in all, steps per epoch).
         stepped: Called after each step with its loss.
         finished: Called after each epoch with its log record.
     """
@@ -52,9 +52,11 @@ def console_progress(title: str, console: Console) -> Iterator[TrainWatch]:
     bar = bars.add_task(f"{title}: steps", total=None, loss="")
 
     def started(done: int, epochs: int, steps: int) -> None:
-        bars.update(bar, completed=done * steps, total=epochs * steps)
+        bars.update(bar, completed=done, total=epochs * steps)
         if done:
-            console.print(f"{title}: resuming, {done} of {epochs} epochs are done", highlight=False)
+            console.print(
+                f"{title}: resuming, {done} of {epochs * steps} steps are done", highlight=False
+            )
 
     def stepped(loss: float) -> None:
         bars.update(bar, advance=1, loss=f"loss {loss:.3f}")
@@ -70,7 +72,7 @@ def console_progress(title: str, console: Console) -> Iterator[TrainWatch]:
 def _line(record: Mapping[str, Any]) -> str:
     text = (
         f"epoch {record['epoch'] + 1}/{record['epochs']}, loss {record['loss']:.3f}, "
-        f"{record['images_per_second']:.0f} images/s, {_clock(record['seconds_left'])} left"
+        f"{_rate(record)}{_clock(record['seconds_left'])} left"
     )
     if "validation" in record:
         shares = record["validation"]
@@ -79,6 +81,12 @@ def _line(record: Mapping[str, Any]) -> str:
             f"{100 * shares['smoothed_accuracy']:.1f} % smoothed"
         )
     return text
+
+
+def _rate(record: Mapping[str, Any]) -> str:
+    # Absent where the last session had nothing left to do but the epoch's end.
+    found = record.get("images_per_second")
+    return "" if found is None else f"{found:.0f} images/s, "
 
 
 def _clock(seconds: float) -> str:

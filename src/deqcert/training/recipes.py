@@ -53,7 +53,7 @@ _DIGITS = {
 }
 
 _SHORT_SOLVE = {
-    "epochs": 5,
+    "epochs": 14,
     "batch_size": 64,
     "learning_rate": 3e-3,
     "precision": "bfloat16",
@@ -61,13 +61,13 @@ _SHORT_SOLVE = {
         steps=(2, 3), weights=(0.5, 0.5), warm_weight=0.0, agreement_weight=1.0
     ),
     "solver": "picard:2",
-    "pretrain_epochs": 3,
+    "pretrain_epochs": 10,
     "pretrain_steps": 3,
     "jacobian_weight": 0.5,
     "jacobian_frequency": 0.05,
     "augment": AugmentSpec.crop_and_flip(4),
     "validation_share": 0.005,
-    "validate_every": 5,
+    "validate_every": 1,
     "validation_copies": 1,
     "card_copies": 2,
     "card_every": 20,
@@ -144,7 +144,7 @@ RECIPES: dict[str, Recipe] = {
             name="short-solve",
             claim="photographs on a CPU: unrolled, then short solves; bfloat16, crops and flips",
             settings=_SHORT_SOLVE,
-            model={"dropout": 0.0, "solver": "picard:5"},
+            model={"dropout": 0.0, "solver": "picard:3"},
         ),
         Recipe(
             name="published-small",

@@ -27,6 +27,16 @@ _DIVERGED = 20.0
 """A median loss above so many times ln(classes), the loss of a blind guess, counts as diverged."""
 
 
+Losses = dict[str, list[float]]
+"""The loss and its parts, by name, at the steps of one epoch that are done. A part that only some
+steps have (the Jacobian penalty) has fewer values than the loss."""
+
+
+def steps_in(losses: Losses) -> int:
+    """Return how many steps of the epoch are done."""
+    return len(losses.get("loss", ()))
+
+
 @dataclass(frozen=True)
 class Split:
     """Rows of the training data. Both int64, ascending."""
@@ -74,33 +84,34 @@ class TrainingRun:
         self._device = next(model.parameters()).device
         self.batches = Batches(data, self.split.train, config, self._device)
 
-    def epoch(self, epoch: int, stepped: Callable[[float], None]) -> dict[str, float]:
-        """Run one epoch (from 0) and return the means of the loss and its parts.
+    def epoch(self, epoch: int, losses: Losses, stepped: Callable[[float], None]) -> None:
+        """Run the steps of one epoch (from 0) that `losses` lacks, and add them to it.
+
+        Args:
+            epoch: The epoch.
+            losses: The loss and its parts at the steps already done; empty at its beginning.
+            stepped: Called with the loss after each step, when weights and `losses` agree.
 
         Raises:
             TrainingError: The loss or its gradient is not finite, or the loss has diverged.
         """
         config = self.config
         order = keyed_generator(config.seed, epoch, "train-order").permutation(self.split.train)
-        sums: dict[str, list[float]] = {}
         self.model.train()
         devices = [] if self._device.type == "cpu" else [self._device]
         with torch.random.fork_rng(devices, device_type=_fork_type(self._device)):
-            for step in range(self.steps_per_epoch):
+            for step in range(steps_in(losses), self.steps_per_epoch):
                 rows = order[step * config.batch_size : (step + 1) * config.batch_size]
                 terms = self._step(epoch, step, rows)
-                loss = float(terms.loss.detach())
-                stepped(loss)
                 for name, part in {"loss": terms.loss.detach(), **terms.parts}.items():
-                    sums.setdefault(name, []).append(float(part))
-        means = {name: sum(values) / len(values) for name, values in sums.items()}
-        typical = statistics.median(sums["loss"])
+                    losses.setdefault(name, []).append(float(part))
+                stepped(losses["loss"][-1])
+        typical = statistics.median(losses["loss"])
         if typical > _DIVERGED * math.log(self.model.num_classes):
             raise TrainingError(
                 f"the loss has diverged to {typical:.3g} in epoch {epoch + 1}; lower the "
                 f"learning rate ({config.learning_rate:g}); the last good checkpoint is kept"
             )
-        return means
 
     def _step(self, epoch: int, step: int, rows: NDArray[np.int64]) -> Terms:
         total = epoch * self.steps_per_epoch + step
