@@ -11,7 +11,12 @@ import torch
 from deqcert.data import load_data
 from deqcert.errors import ConfigurationError
 from deqcert.training.augment import AugmentSpec
-from deqcert.training.posterior import MixturePosterior, PosteriorSpec, make_posterior
+from deqcert.training.posterior import (
+    MixturePosterior,
+    PosteriorSpec,
+    make_posterior,
+    require_small,
+)
 
 
 def test_two_points_give_a_logistic_curve():
@@ -86,3 +91,11 @@ def test_no_deviation_at_all_is_refused():
             changes=None,
             generator=np.random.default_rng(0),
         )
+
+
+def test_a_mixture_that_would_not_fit_in_memory_is_refused_before_it_is_loaded():
+    spec, shape = PosteriorSpec(copies=4), (3, 224, 224)
+    require_small(1700, shape, spec, AugmentSpec())
+    with pytest.raises(ConfigurationError, match=r"8000 here, which take 4\.5 GiB; at most 4 "):
+        require_small(2000, shape, spec, AugmentSpec())
+    require_small(2000, shape, spec, None)  # one of each, without changes to make

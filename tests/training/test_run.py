@@ -87,7 +87,7 @@ def test_noise_has_the_asked_deviation_and_the_two_copies_are_independent():
     config = replaced(batch_size=500, sigma=0.5)
     run = TrainingRun(ScalarModel(), two_levels(1250), config)
     drawn = keyed_generator(0, 0, "test")
-    batch = run.batches.draw(run.model, drawn, np.arange(500), epoch=0, step=0)
+    batch = run.batches.draw(run.model, drawn, run.data.batch(range(500)), epoch=0, step=0)
     assert batch.other is not None
     clean = batch.targets[:, :1].view(-1, 1, 1, 1)
     noise, other = (batch.images - clean).flatten(), (batch.other - clean).flatten()

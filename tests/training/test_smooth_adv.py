@@ -101,7 +101,7 @@ def test_training_sees_the_attacked_images_under_the_noise_of_the_attack():
         run = TrainingRun(ScalarModel(), two_levels(), settings)
         run.model.train()
         generator = keyed_generator(0, 0, "test")
-        drawn.append(run.batches.draw(run.model, generator, rows, epoch=0, step=0))
+        drawn.append(run.batches.draw(run.model, generator, run.data.batch(rows), epoch=0, step=0))
         assert run.model.training
         assert all(p.grad is None for p in run.model.parameters())
     attacked, clean = drawn

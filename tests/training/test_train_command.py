@@ -33,9 +33,9 @@ def test_a_recipe_by_name_with_options_above_it(tmp_path, monkeypatch, capsys):
     card = json.loads((folder / "card.json").read_text())
     expected = find_recipe("short-solve", model="mdeq-digits").config(sigma=0.5, epochs=1, seed=3)
     assert card["config"] == expected.to_dict()
-    assert card["model"]["settings"] == {"dropout": 0.0, "solver": "picard:5"}
+    assert card["model"]["settings"] == {"dropout": 0.0, "solver": "picard:3"}
     assert shlex.split(card["command"]) == ["deqcert", "train", *BASE, *more]
-    assert str(load_model(folder / "model.safetensors").solver) == "picard:5"
+    assert str(load_model(folder / "model.safetensors").solver) == "picard:3"
     assert card["test"]["images"] == 20, "every 20th"
     assert "trained model in" in capsys.readouterr().out
 

@@ -16,7 +16,7 @@ from deqcert.smoothing.noise import keyed_generator
 from deqcert.training.augment import augment
 from deqcert.training.config import TrainConfig
 from deqcert.training.losses import Batch, autocast
-from deqcert.training.posterior import MixturePosterior, make_posterior
+from deqcert.training.posterior import MixturePosterior, make_posterior, require_small
 from deqcert.training.schedule import jacobian_weight
 from deqcert.training.smooth_adv import SmoothAdvSpec, attack
 
@@ -46,7 +46,7 @@ class Batches:
         self,
         model: EquilibriumModel,
         generator: np.random.Generator,
-        rows: NDArray[np.int64],  # (B,)
+        loaded: tuple[Tensor, Tensor],  # (B, C, H, W) in [0, 1], (B,)
         *,
         epoch: int,
         step: int,
@@ -56,7 +56,7 @@ class Batches:
         Args:
             model: What SmoothAdv attacks.
             generator: Source of everything random, PyTorch's global generator included.
-            rows: Rows of the training data.
+            loaded: Images and labels, as the data set gives them.
             epoch: Epoch, from 0.
             step: Optimiser step, from 0, over all epochs.
         """
@@ -64,7 +64,7 @@ class Batches:
         torch.manual_seed(int(generator.integers(2**63)))  # dropout masks, in the forked state
         probes = torch.Generator(self._device).manual_seed(int(generator.integers(2**63)))
         penalised = generator.random() < config.jacobian_frequency
-        images, labels = self._data.batch(rows)
+        images, labels = loaded
         targets = F.one_hot(labels, self._data.num_classes).to(images.dtype)
         if config.augment is not None:
             images = augment(images, config.augment, generator)
@@ -134,6 +134,7 @@ class Batches:
         spec = self._config.posterior
         if spec is None or spec.share == 0.0:
             return None
+        require_small(len(rows), self._data.input_shape, spec, self._config.augment)
         images, labels = self._data.batch(rows)
         return make_posterior(
             images,

@@ -53,6 +53,27 @@ class PosteriorSpec:
             )
 
 
+_MOST_BYTES = 4 * 1024**3
+
+
+def require_small(
+    count: int, shape: tuple[int, ...], spec: PosteriorSpec, changes: AugmentSpec | None
+) -> None:
+    """Refuse `count` training images of `shape` that would not fit in memory with their copies.
+
+    Raises:
+        ConfigurationError: They take more than 4 GiB.
+    """
+    centres = count * (spec.copies if changes is not None else 1)
+    size = 4 * centres * int(np.prod(shape))
+    if size > _MOST_BYTES:
+        raise ConfigurationError(
+            f"posterior targets compare every noisy image with all training images and their "
+            f"copies, {centres} here, which take {size / 1024**3:.1f} GiB; at most "
+            f"{_MOST_BYTES // 1024**3} are allowed: leave posterior out for data of this size"
+        )
+
+
 class MixturePosterior:
     """The posterior under a mixture of Gaussians around clean images.
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from deqcert.data import Dataset
+from deqcert.data import Dataset, prefetched
 from deqcert.errors import ConfigurationError, TrainingError
 from deqcert.models import EquilibriumModel
 from deqcert.smoothing.noise import keyed_generator
@@ -97,12 +97,13 @@ class TrainingRun:
         """
         config = self.config
         order = keyed_generator(config.seed, epoch, "train-order").permutation(self.split.train)
+        steps = range(steps_in(losses), self.steps_per_epoch)
+        rows = (order[k * config.batch_size : (k + 1) * config.batch_size] for k in steps)
         self.model.train()
         devices = [] if self._device.type == "cpu" else [self._device]
         with torch.random.fork_rng(devices, device_type=_fork_type(self._device)):
-            for step in range(steps_in(losses), self.steps_per_epoch):
-                rows = order[step * config.batch_size : (step + 1) * config.batch_size]
-                terms = self._step(epoch, step, rows)
+            for step, loaded in zip(steps, prefetched(self.data, rows), strict=True):
+                terms = self._step(epoch, step, loaded)
                 for name, part in {"loss": terms.loss.detach(), **terms.parts}.items():
                     losses.setdefault(name, []).append(float(part))
                 stepped(losses["loss"][-1])
@@ -113,14 +114,14 @@ class TrainingRun:
                 f"learning rate ({config.learning_rate:g}); the last good checkpoint is kept"
             )
 
-    def _step(self, epoch: int, step: int, rows: NDArray[np.int64]) -> Terms:
+    def _step(self, epoch: int, step: int, loaded: tuple[Tensor, Tensor]) -> Terms:
         total = epoch * self.steps_per_epoch + step
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(
                 self.config, total, self.config.epochs * self.steps_per_epoch
             )
         generator = keyed_generator(self.config.seed, epoch, "train-step", step)
-        batch = self.batches.draw(self.model, generator, rows, epoch=epoch, step=total)
+        batch = self.batches.draw(self.model, generator, loaded, epoch=epoch, step=total)
         loss = unrolled_loss if total < self.batches.pretraining else objective
         with autocast(self.config, self._device):
             terms = loss(self.model, batch, self.config)
