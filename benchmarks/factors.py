@@ -1,0 +1,190 @@
+"""What each factor of the engine gains: one more of them at every step, on the same images.
+
+    python benchmarks/factors.py --out benchmarks/results/factors
+
+From the model as it was trained, 30 Anderson steps per draw in float32, to few steps of the fast
+cell in bfloat16, and the serialized certificate beside both. All steps certify an image in turns
+before the next image starts. Standard certificates are timed at `--n` draws and scaled to 10,000,
+in proportion to the draws; serialized ones are timed at `--srs-n` draws as they are, since their
+audit does not grow in proportion. Every step is another reference classifier than the one before
+where its `reference` or `precision` differs, so radii stand beside the times. Writes OUT.json,
+OUT.md and (with matplotlib) OUT.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib.util
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from console import console, markdown, track
+from contest import Work, certifier, certify, load
+from ledger import Ledger
+
+import deqcert as dc
+from deqcert.models import EquilibriumModel
+
+DRAWS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One way to certify.
+
+    Attributes:
+        name: What is new in it.
+        form: ``trained``: the cell as it was trained; ``folded``: weight norm and BatchNorm folded
+            into the convolutions; ``fast``: what a `Certifier` runs.
+        reference: Solver of the reference classifier; ``own``: the model's.
+        precision: Its precision.
+        method: ``standard`` or ``srs``.
+    """
+
+    name: str
+    form: str = "fast"
+    reference: str = "anderson:30"
+    precision: str = "float32"
+    method: str = "standard"
+
+
+STEPS = (
+    Step(name="as trained, 30 Anderson steps", form="trained"),
+    Step(name="folded", form="folded"),
+    Step(name="fast kernels"),
+    Step(name="bfloat16", precision="bfloat16"),
+    Step(name="early stop", precision="bfloat16", reference="anderson:30:1e-2"),
+    Step(name="serialized, 30-step reference", precision="bfloat16", method="srs"),
+    Step(name="few steps", precision="bfloat16", reference="own"),
+    Step(name="few steps, serialized", precision="bfloat16", reference="own", method="srs"),
+)
+
+
+def prepared(step: Step, model: Any, work: Work, srs_n: int) -> dc.Certifier:
+    """Return the certifier of one step."""
+    reference = str(model.solver) if step.reference == "own" else step.reference
+    ours = certifier(
+        model,
+        work,
+        reference=reference,
+        dtype=step.precision,
+        method=step.method,
+        n=srs_n if step.method == "srs" else work.n,
+    )
+    if step.form == "trained":
+        ours.classifier.model = copy.deepcopy(model).eval().requires_grad_(False)
+    elif step.form == "folded":
+        without_fast_kernels(ours.classifier.model)
+    return ours
+
+
+def without_fast_kernels(model: EquilibriumModel) -> None:
+    """Put the plain modules of an inference copy back in their places."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            plain = getattr(child, "plain", None)
+            if isinstance(plain, torch.nn.Module):
+                setattr(parent, name, plain)
+
+
+def row(step: Step, ours: dc.Certifier, found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what one step takes for an image of 10,000 draws, the median over images."""
+    settings = ours.settings
+    timed = settings.n0 + settings.n
+    scale = (settings.n0 + DRAWS) / timed if step.method == "standard" else 1.0
+    return {
+        "reference": settings.reference,
+        "precision": step.precision,
+        "method": step.method,
+        "n": settings.n,
+        "seconds": scale * statistics.median(f["seconds"] for f in found),
+        "scaled_from_draws": timed if scale != 1.0 else None,
+        "cell_evaluations_per_draw": statistics.fmean(f["cell_evaluations"] for f in found) / timed,
+        "mean_radius": statistics.fmean(f["radius"] for f in found),
+        "images": len(found),
+    }
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """Return the steps as a Markdown table."""
+    first = next(iter(rows.values()))["seconds"]
+    head = ["step", "reference", "precision", "cell ev. per draw", "s per image", "gain", "radius"]
+    body = [
+        [
+            name,
+            r["reference"],
+            r["precision"],
+            f"{r['cell_evaluations_per_draw']:.1f}",
+            f"{r['seconds']:.2f}",
+            f"{first / r['seconds']:.1f}x",
+            f"{r['mean_radius']:.3f}",
+        ]
+        for name, r in rows.items()
+    ]
+    return markdown(head, body)
+
+
+def plot(rows: dict[str, dict[str, Any]], path: Path) -> None:
+    """Draw seconds per image, step by step."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    names = list(rows)[::-1]
+    bars = axes.barh(names, [rows[name]["seconds"] for name in names])
+    axes.bar_label(bars, fmt="%.2g s", padding=3)
+    axes.set_xscale("log")
+    axes.margins(x=0.15)
+    axes.set_xlabel(f"seconds per image, {DRAWS:,} draws")
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="files to write, without suffix")
+    parser.add_argument("--model", default="mdeq-digits-s050")
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--sigma", type=float, default=0.5)
+    parser.add_argument("--images", type=int, default=3)
+    parser.add_argument("--skip", type=int, default=40, help="every so many-th test image")
+    parser.add_argument("--n", type=int, default=1000, help="draws of standard certificates")
+    parser.add_argument("--srs-n", type=int, default=DRAWS, help="draws of serialized ones")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--again", action="store_true", help="measure what is there once more")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    settings = {k: v for k, v in vars(options).items() if k not in ("out", "again")}
+    ledger = Ledger(options.out.with_suffix(".json"), settings, again=options.again)
+    model = load(options.model)
+    data = dc.load_data(options.data, split="test")
+    work = Work(sigma=options.sigma, n=options.n)
+    ours = {s.name: prepared(s, model, work, options.srs_n) for s in STEPS}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in ours}
+    for place in track(range(options.images), f"factors of {options.model}"):
+        example = data[place * options.skip]
+        for name, one in ours.items():
+            if place == 0 and f"{name}, image 0" not in ledger.results:
+                one.predict(example.image, n=100, seed=1)  # warms up
+            found[name].append(
+                ledger.measure(
+                    f"{name}, image {place}",
+                    lambda c=one, e=example: certify(c, e.image, e.index, work.seed),
+                )
+            )
+    rows = {s.name: row(s, ours[s.name], found[s.name]) for s in STEPS}
+    ledger.note("summary", rows)
+    options.out.with_suffix(".md").write_text(table(rows), encoding="utf-8")
+    console.print(table(rows), end="")
+    if importlib.util.find_spec("matplotlib"):
+        plot(rows, options.out.with_suffix(".svg"))
+
+
+if __name__ == "__main__":
+    main()
