@@ -97,12 +97,53 @@ def test_more_pairs_than_dimensions_still_converge() -> None:
 def test_history_takes_the_planned_bytes(memory: int, steps: int) -> None:
     spec = SolverSpec("anderson", steps, memory=memory)
     algorithm = Anderson(spec)
-    z = torch.zeros(32, 50)
-    history = algorithm.init(32, 50, z)
+    z = [torch.zeros(32, 30), torch.zeros(32, 20)]
+    history = algorithm.init(32, 50, z[0])
     for k in range(steps):
-        z = algorithm.step(history, z, torch.full_like(z, float(k + 1)).cos_())
-    tensors = [*history.points, *history.residuals, history.gram]
-    assert sum(t.nbytes for t in tensors if t is not None) == memory_bytes(spec, 32, 50)
-    assert len({t.data_ptr() for t in tensors if t is not None}) == len(
-        [t for t in tensors if t is not None]
-    )
+        z = algorithm.step(history, z, [torch.full_like(p, float(k + 1)).cos_() for p in z])
+    points = [part for pair in history.points for part in pair]
+    tensors = [t for t in (*points, history.residuals, history.gram) if t is not None]
+    assert sum(t.nbytes for t in tensors) == memory_bytes(spec, 32, 50)
+    assert len({t.data_ptr() for t in tensors}) == len(tensors)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_state_of_several_tensors_is_solved_like_one(memory_format: torch.memory_format) -> None:
+    """The weights come from all tensors together: the state cut in two gives the same iterates."""
+    g = torch.Generator().manual_seed(5)
+    weight = torch.randn(24, 24, generator=g, dtype=torch.float64) / 12
+    x = torch.randn(32, 24, generator=g, dtype=torch.float64)
+
+    def whole(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(z @ weight + x)
+
+    def cut(z: tuple[torch.Tensor, ...], x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return apart(whole(torch.cat([part.flatten(1) for part in z], 1), x))
+
+    def apart(z: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        first = z[:, :16].reshape(32, 4, 2, 2).contiguous(memory_format=memory_format)
+        return first, z[:, 16:]
+
+    one = solve(whole, torch.zeros_like(x), x, spec="anderson:9")
+    two = solve(cut, apart(torch.zeros_like(x)), x, spec="anderson:9")
+    assert isinstance(one.state, torch.Tensor)
+    for got, want in zip(two.state, apart(one.state), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+
+
+def test_half_precision_converges_as_far_as_it_can_write() -> None:
+    """With weights, residuals and sums in float32 only the state itself is rounded."""
+    g = torch.Generator().manual_seed(6)
+    weight = torch.randn(64, 64, generator=g) / 12
+    x = torch.randn(64, 64, generator=g)
+
+    def cell(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(z.float() @ weight + x).to(z.dtype)
+
+    exact = solve(cell, torch.zeros_like(x), x, spec="anderson:40").state
+    half = solve(cell, torch.zeros_like(x).bfloat16(), x, spec="anderson:40").state
+    assert isinstance(exact, torch.Tensor)
+    assert isinstance(half, torch.Tensor)
+    # Rounding to 8 bits moves a number by up to 2^-9 of itself, and the solution by a few times it.
+    distance = (half.float() - exact).norm(dim=1) / exact.norm(dim=1)
+    assert distance.max() < 4 * 2**-9

@@ -40,6 +40,13 @@ def test_a_single_tensor_is_flattened_without_a_copy(memory_format: torch.memory
     assert back.stride() == state.stride()
 
 
+def test_picked_rows_keep_their_memory_order() -> None:
+    x = torch.randn(4, 3, 5, 2).contiguous(memory_format=torch.channels_last)
+    got = select_rows(x, torch.tensor([2, 2, 0]))
+    assert torch.equal(got, x[[2, 2, 0]])
+    assert got.is_contiguous(memory_format=torch.channels_last)
+
+
 class Pair(NamedTuple):
     a: torch.Tensor
     b: object

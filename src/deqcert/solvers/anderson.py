@@ -7,23 +7,30 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from deqcert.solvers.reduce import row_blocks, row_dot
+from deqcert.solvers.reduce import row_blocks, wide, window_dots, window_width
 from deqcert.solvers.spec import SolverSpec
+
+_VECTORS = 16
+"""Rows are weighed in multiples of so many: two of the widest vectors of float64."""
 
 
 @dataclass
 class AndersonMemory:
-    """The window of past pairs, newest first.
+    """The window of past pairs.
 
     Attributes:
-        points: Damped values z_i + mixing (f(z_i) - z_i), each of shape (B, D).
-        residuals: f(z_i) - z_i, each of shape (B, D).
-        gram: Inner products of the residuals, shape (B, P, P) for P pairs, float64.
+        points: Damped values z_i + mixing (f(z_i) - z_i), newest first, each a list with one
+            matrix (B, D_j) per tensor of the state.
+        residuals: f(z_i) - z_i of up to P pairs, shape (P, B, W), in no order; float32 at least,
+            padded with zeros; None until the first step, and where one pair is all there is.
+        gram: Inner products of the residuals, shape (P, P, B), float64.
+        slots: Which places of `residuals` are in use, newest first.
     """
 
-    points: list[Tensor] = field(default_factory=list)
-    residuals: list[Tensor] = field(default_factory=list)
+    points: list[list[Tensor]] = field(default_factory=list)
+    residuals: Tensor | None = None
     gram: Tensor | None = None
+    slots: list[int] = field(default_factory=list)
 
 
 class Anderson:
@@ -37,71 +44,94 @@ class Anderson:
     Departures from the public code: a pair whose residual depends on newer ones, to the precision
     of the inner products, gets weight 0 (there the system is singular and its solution noise, or
     an exception for the whole batch); a row at its fixed point stays there; the newest pair is
-    used from the cell's own output, so that memory - 1 pairs are stored, not memory, and of a pair
-    only the two vectors that the formulas need. Per row: 2 (memory - 1) D floats.
+    used from the cell's own output, so that memory - 1 points are stored, not memory, and of a pair
+    only the two vectors that the formulas need. Per row: (2 memory - 1) D numbers.
+
+    Half precision states: points are kept as the cell gives them, which loses nothing; residuals,
+    differences of nearly equal numbers, in float32; sums are taken in float32 and rounded once.
     """
 
-    elementwise = False
+    takes = "parts"
 
     def __init__(self, spec: SolverSpec) -> None:
-        self.kept = min(spec.memory, spec.max_steps) - 1
+        self.pairs = min(spec.memory, spec.max_steps)
         self.ridge = spec.ridge
         self.mixing = spec.mixing
 
     @staticmethod
     def bytes_per_row(spec: SolverSpec, features: int, itemsize: int) -> int:
         """Return the bytes one row of history takes."""
-        kept = min(spec.memory, spec.max_steps) - 1
-        return 2 * kept * features * itemsize + 8 * kept * kept
+        pairs = min(spec.memory, spec.max_steps)
+        if pairs == 1:
+            return 0
+        residuals = pairs * window_width(features) * max(4, itemsize)
+        return (pairs - 1) * features * itemsize + residuals + 8 * pairs * pairs
 
     def init(self, rows: int, features: int, like: Tensor) -> AndersonMemory:
         """Return the memory of a fresh solve."""
-        del rows, features, like
-        return AndersonMemory()
+        memory = AndersonMemory()
+        if self.pairs > 1:
+            width = window_width(features)
+            shape = (self.pairs, rows, width)
+            memory.residuals = like.new_empty(shape, dtype=wide(like.dtype))
+            memory.residuals[:, :, features:] = 0
+            memory.gram = like.new_zeros((self.pairs, self.pairs, rows), dtype=torch.float64)
+        return memory
 
     def step(
         self,
         memory: AndersonMemory,
-        z: Tensor,  # shape: (B, D), overwritten
-        fz: Tensor,  # shape: (B, D)
-    ) -> Tensor:  # shape: (B, D)
-        """Return the next iterate; the pair (z, fz) enters the memory, which keeps both tensors.
+        z: list[Tensor],  # each of shape (B, D_j), overwritten
+        fz: list[Tensor],  # each of shape (B, D_j)
+    ) -> list[Tensor]:  # each of shape (B, D_j)
+        """Return the next iterate, in the memory of z; the pair (z, fz) enters the window.
 
-        In steady state nothing is allocated: the residual overwrites z, and the next iterate the
-        residual that leaves the window (fresh pages cost as much as the arithmetic on a CPU).
+        Nothing of the state's size is allocated (fresh pages cost as much as the arithmetic on a
+        CPU), and no tensor of a state of several is copied together with the others.
         """
-        point = fz if self.mixing == 1 else torch.lerp(z, fz, self.mixing)
-        residual = torch.sub(fz, z, out=z)
-        gram = _bordered(memory, residual)
-        weights = mixing_weights(gram, self.ridge, torch.finfo(z.dtype).eps).to(z.dtype)
-        full = self.kept > 0 and len(memory.residuals) == self.kept
-        out = memory.residuals.pop() if full else torch.empty_like(z)
-        _combine(weights, [point, *memory.points], out)
-        if self.kept:
-            memory.points = [point, *memory.points][: self.kept]
-            memory.residuals = [residual, *memory.residuals]
-            memory.gram = gram[:, : self.kept, : self.kept].contiguous()
-        return out
+        mixing = self.mixing
+        point = fz
+        if mixing != 1:
+            point = [torch.lerp(a, b, mixing) for a, b in zip(z, fz, strict=True)]
+        if memory.residuals is None or memory.gram is None:
+            for out, part in zip(z, point, strict=True):
+                out.copy_(part)
+            return z
+        self._enter(memory, z, fz)
+        order = torch.tensor(memory.slots, device=memory.gram.device)
+        gram = memory.gram[order][:, order].permute(2, 0, 1)
+        weights = mixing_weights(gram, self.ridge, torch.finfo(z[0].dtype).eps)
+        memory.points = [point, *memory.points][: self.pairs]
+        shares = weights.t().to(memory.residuals.dtype).contiguous()
+        for j, out in enumerate(z):
+            _combine(shares, [pair[j] for pair in memory.points], out)
+        memory.points = memory.points[: self.pairs - 1]
+        return z
+
+    def _enter(self, memory: AndersonMemory, z: list[Tensor], fz: list[Tensor]) -> None:
+        """Put the newest residual in the place of the oldest, and its products into the Gram."""
+        assert memory.residuals is not None
+        assert memory.gram is not None
+        used = len(memory.slots)
+        slot = used if used < self.pairs else memory.slots.pop()
+        memory.slots.insert(0, slot)
+        residual, start = memory.residuals[slot], 0
+        for a, b in zip(z, fz, strict=True):
+            _subtract(b, a, residual[:, start : start + a.shape[1]])
+            start += a.shape[1]
+        used = len(memory.slots)
+        products = window_dots(memory.residuals[:used], residual)
+        memory.gram[slot, :used] = memory.gram[:used, slot] = products
 
     def select(self, memory: AndersonMemory, rows: Tensor) -> AndersonMemory:
-        """Return the memory of the given rows; slot by slot, so that old ones are freed early."""
-        for slots in (memory.points, memory.residuals):
-            for i, slot in enumerate(slots):
-                slots[i] = slot.index_select(0, rows)
-        if memory.gram is not None:
-            memory.gram = memory.gram.index_select(0, rows)
+        """Return the memory of the given rows; residuals move up where they are, slot by slot."""
+        memory.points = [[part.index_select(0, rows) for part in pair] for pair in memory.points]
+        if memory.residuals is not None and memory.gram is not None:
+            for slot in memory.slots:
+                memory.residuals[slot, : len(rows)] = memory.residuals[slot].index_select(0, rows)
+            memory.residuals = memory.residuals[:, : len(rows)]
+            memory.gram = memory.gram.index_select(2, rows)
         return memory
-
-
-def _bordered(memory: AndersonMemory, residual: Tensor) -> Tensor:  # shape: (B, P + 1, P + 1)
-    """Return the Gram matrix with the newest residual as its first row and column."""
-    size = len(memory.residuals) + 1
-    gram = residual.new_empty((residual.shape[0], size, size), dtype=torch.float64)
-    if memory.gram is not None:
-        gram[:, 1:, 1:] = memory.gram
-    for i, other in enumerate([residual, *memory.residuals]):
-        gram[:, 0, i] = gram[:, i, 0] = row_dot(residual, other)
-    return gram
 
 
 def mixing_weights(
@@ -117,37 +147,52 @@ def mixing_weights(
     depends on newer ones within rounding, and that pair gets weight 0. `eps` is the precision of
     the residuals. A row whose newest residual is zero takes the newest pair alone.
     """
-    size = gram.shape[1]
-    newest = torch.zeros_like(gram[:, 0])
-    newest[:, 0] = 1
-    if size == 1:
-        return newest
-    system = torch.cat([gram, torch.ones_like(gram[:, :, :1])], dim=2)
-    diagonal = system.diagonal(dim1=1, dim2=2)
+    rows, size, _ = gram.shape
+    # The batch innermost: every operation below runs along it. A kernel may round the rest that
+    # does not fill its vectors in another way, so that the batch is filled up to whole ones.
+    system = gram.new_ones((size, size + 1, -(-rows // _VECTORS) * _VECTORS))
+    system[:, :size, :rows] = gram.permute(1, 2, 0)
+    vanished = system[0, 0] == 0
+    diagonal = system[:, :size].diagonal(dim1=0, dim2=1)  # (B, P)
     diagonal += ridge
     smallest = 8 * eps * diagonal
-    weights = torch.empty_like(newest)
+    weights = torch.empty_like(system[:, 0])
     for j in range(size):
-        pivot = system[:, j, j]
+        pivot = system[j, j]
         # 1 / NaN passes, so that a row with NaN shows it.
         inverse = torch.where(pivot <= smallest[:, j], 0, pivot.reciprocal())
-        factor = system[:, :, j] * inverse[:, None]
-        factor[:, j] = 0
-        system.addcmul_(factor[:, :, None], system[:, j : j + 1].clone(), value=-1)
-        weights[:, j] = inverse
-    weights *= system[:, :, size]
-    weights /= weights.sum(-1, keepdim=True)
-    return torch.where(gram[:, 0, :1] == 0, newest, weights)
+        factor = system[:, j] * inverse
+        factor[j] = 0
+        # Columns up to j are not looked at again.
+        system[:, j + 1 :].addcmul_(factor[:, None], system[j, j + 1 :].clone(), value=-1)
+        weights[j] = inverse
+    weights *= system[:, size]
+    weights /= weights.sum(0)
+    weights[:, vanished] = 0
+    weights[0, vanished] = 1
+    return weights[:, :rows].t()
+
+
+def _subtract(a: Tensor, b: Tensor, out: Tensor) -> None:  # each of shape (B, D)
+    """Write a - b, in the precision of `out`."""
+    if a.dtype == out.dtype:
+        torch.sub(a, b, out=out)
+        return
+    for rows in row_blocks(a):
+        torch.sub(a[rows].to(out.dtype), b[rows], out=out[rows])
 
 
 def _combine(
-    weights: Tensor,  # shape: (B, P)
+    shares: Tensor,  # shape: (P, B), float32 at least
     points: list[Tensor],  # P of shape (B, D)
     out: Tensor,  # shape: (B, D), overwritten
 ) -> None:
     """Write the weighted sum of the points of each row."""
     for rows in row_blocks(out):
-        block, share = out[rows], weights[rows]
-        torch.mul(points[0][rows], share[:, :1], out=block)
-        for i in range(1, len(points)):
-            block.addcmul_(points[i][rows], share[:, i : i + 1])
+        block, share = out[rows], shares[:, rows, None]
+        total = block if out.dtype == shares.dtype else block.to(shares.dtype)
+        torch.mul(points[0][rows], share[0], out=total)
+        for point, part in zip(points[1:], share[1:], strict=True):
+            total.addcmul_(point[rows], part)
+        if total is not block:
+            block.copy_(total)

@@ -39,7 +39,7 @@ class Broyden:
     Per row: min(memory, max_steps - 1) D floats.
     """
 
-    elementwise = False
+    takes = "matrix"
 
     def __init__(self, spec: SolverSpec) -> None:
         self.kept = min(spec.memory, spec.max_steps - 1)

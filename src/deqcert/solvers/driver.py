@@ -108,7 +108,7 @@ def _solve_fixed(cell: Cell, state: State, injection: Any, spec: SolverSpec, row
     stepper.advance(fz)
     state = map_state(lambda part: part[:rows], stepper.state)
     good = residual.isfinite()
-    if not stepper.algorithm.elementwise:  # an elementwise step from finite states is finite
+    if stepper.algorithm.takes != "tensors":  # an elementwise step from finite states is finite
         good &= finite_rows(state)
     spent = torch.full_like(residual, spec.max_steps, dtype=torch.int32)
     return Solution(

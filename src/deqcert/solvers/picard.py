@@ -11,7 +11,7 @@ from deqcert.solvers.spec import SolverSpec
 class Picard:
     """z_{k+1} = z_k + mixing (f(z_k) - z_k); keeps no history."""
 
-    elementwise = True
+    takes = "tensors"
 
     def __init__(self, spec: SolverSpec) -> None:
         self.mixing = spec.mixing

@@ -5,19 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deqcert.solvers.reduce import row_distance, row_dot
-from deqcert.solvers.state import Layout, State, leaves, map_state
+from deqcert.solvers.reduce import row_changes, wide
+from deqcert.solvers.state import Layout, State, map_state
 
 
 def relative_residual(z: State, fz: State) -> Tensor:  # shape: (B,), float32
     """Return ||f(z) - z|| / ||f(z)|| of each row, over all its tensors together."""
-    change, scale = [], []
-    for a, b in zip(leaves(z), leaves(fz), strict=True):
-        layout = Layout.of(b)
-        value = layout.flatten(b)
-        change.append(row_distance(value, layout.flatten(a)))
-        scale.append(row_dot(value, value))
-    squared, size = torch.stack(change).sum(0), torch.stack(scale).sum(0)
+    layout = Layout.of(fz)
+    squares = [row_changes(a, b) for a, b in zip(layout.split(z), layout.split(fz), strict=True)]
+    squared, size = torch.stack(squares).sum(0)
     limits = torch.finfo(torch.float32)
     ratio = squared.sqrt() / size.sqrt().clamp_min(limits.tiny)
     # f(z) = 0 gives a huge ratio, not a failure: only what is not finite itself may become inf.
@@ -28,7 +24,8 @@ def relative_residual(z: State, fz: State) -> Tensor:  # shape: (B,), float32
 def finite_rows(state: State) -> Tensor:  # shape: (B,), bool
     """Return which rows are finite (a row whose sum overflows counts as not)."""
     # One pass, and no mask of the state's size.
-    sums = [part.flatten(1).sum(-1, dtype=_wide(part)) for part in leaves(state)]
+    parts = Layout.of(state).split(state)
+    sums = [part.sum(-1, dtype=wide(part.dtype)) for part in parts]
     return torch.stack(sums).isfinite().all(0)
 
 
@@ -44,7 +41,3 @@ def poisoned(
     return map_state(
         lambda part: part.masked_fill(bad.view(-1, *[1] * (part.ndim - 1)), torch.nan), state
     )
-
-
-def _wide(part: Tensor) -> torch.dtype:
-    return torch.float64 if part.dtype == torch.float64 else torch.float32

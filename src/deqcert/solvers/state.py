@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +44,15 @@ def select_rows(
     tree: Any,  # tensors of shape (B, ...)
     rows: Tensor,  # shape: (R,), int64, in [0, B)
 ) -> Any:  # tensors of shape (R, ...)
-    """Return the given rows of every tensor of a nested structure."""
-    return map_tree(lambda part: part.index_select(0, rows), tree)
+    """Return the given rows of every tensor of a nested structure, in its own memory order."""
+    return map_tree(lambda part: _pick(part, rows), tree)
+
+
+def _pick(part: Tensor, rows: Tensor) -> Tensor:
+    if not _is_channels_last(part):
+        return part.index_select(0, rows)
+    # index_select alone would turn channels innermost into channels outermost.
+    return part.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2)
 
 
 def batch_rows(state: State) -> int:
@@ -95,12 +102,25 @@ class Layout:
         """Floats of one row, D."""
         return sum(shape.numel() for shape in self.shapes)
 
-    def flatten(self, state: State) -> Tensor:  # shape: (B, D)
-        """Return the state as one matrix: a view of a single tensor, a copy of several."""
+    def split(self, state: State) -> list[Tensor]:  # each of shape (B, D_i)
+        """Return one matrix per tensor: a view of those that lie in memory as the layout says."""
         parts = []
         for part, last in zip(leaves(state), self.channels_last, strict=True):
             ordered = part.permute(0, 2, 3, 1) if last else part
             parts.append(ordered.reshape(part.shape[0], -1))
+        return parts
+
+    def join(
+        self,
+        parts: Sequence[Tensor],  # each of shape (B, D_i)
+    ) -> State:
+        """Return the state that one matrix per tensor stands for; views of dense matrices."""
+        folded = tuple(map(_fold, parts, self.shapes, self.channels_last))
+        return folded[0] if self.single else folded
+
+    def flatten(self, state: State) -> Tensor:  # shape: (B, D)
+        """Return the state as one matrix: a view of a single tensor, a copy of several."""
+        parts = self.split(state)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def unflatten(
@@ -108,14 +128,7 @@ class Layout:
         flat: Tensor,  # shape: (B, D)
     ) -> State:
         """Return the state a matrix stands for, every tensor dense in memory."""
-        sizes = [shape.numel() for shape in self.shapes]
-        parts = tuple(
-            _fold(piece, shape, last)
-            for piece, shape, last in zip(
-                flat.split(sizes, dim=1), self.shapes, self.channels_last, strict=True
-            )
-        )
-        return parts[0] if self.single else parts
+        return self.join(flat.split([shape.numel() for shape in self.shapes], dim=1))
 
 
 def _fold(piece: Tensor, shape: torch.Size, last: bool) -> Tensor:
