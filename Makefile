@@ -2,15 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= demo-run
+BENCH ?= bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help demo test check clean
+.PHONY: help demo bench test check clean
 
 help:
 	@echo "make demo    certify digits by standard and by serialized smoothing (a few minutes)"
+	@echo "make bench   measure speed and memory into $(BENCH)/ (QUICK=1: some minutes)"
 	@echo "make test    run the tests"
 	@echo "make check   ruff, types, layers"
-	@echo "make clean   remove .venv and $(OUT)"
+	@echo "make clean   remove .venv, $(OUT) and $(BENCH)"
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -36,6 +38,12 @@ demo: .venv/.demo
 	OMP_NUM_THREADS=1 $(BIN)/deqcert certify $(DEMO) --method srs --out $(OUT)/srs
 	$(BIN)/deqcert report $(OUT)/standard $(OUT)/srs --out $(OUT)/report
 
+# What is there is not measured again; AGAIN=1 does. THREADS=2 uses two.
+THREADS ?= 1
+bench: .venv/.demo
+	$(BIN)/python benchmarks/suite.py --out $(BENCH) --threads $(THREADS) \
+		$(if $(QUICK),--quick) $(if $(AGAIN),--again)
+
 # One thread per test process: two OpenMP pools on the same cores slow each other down tenfold.
 test: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
@@ -47,4 +55,4 @@ check: .venv/.dev
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv $(OUT)
+	rm -rf .venv $(OUT) $(BENCH)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from console import console, markdown, track
+from console import markdown, track
 from contest import Work, certifier, certify, load
 from ledger import Ledger
 
@@ -75,7 +75,7 @@ def main() -> None:
         for name in options.models
     ]
     text = markdown(["ms per draw", *map(str, options.batch_sizes)], body)
-    console.print(text, end="")
+    print(text, end="")
     options.out.with_suffix(".md").write_text(text, encoding="utf-8")
 
 

@@ -165,7 +165,7 @@ def main() -> None:
     found = paired_summary(ledger.results, sigma=options.sigma, alpha=options.alpha, n=options.n)
     ledger.note("summary", found)
     options.out.with_suffix(".md").write_text(report(found), encoding="utf-8")
-    console.print(report(found), end="")
+    print(report(found), end="")
 
 
 if __name__ == "__main__":

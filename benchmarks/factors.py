@@ -5,8 +5,8 @@
 From the model as it was trained, 30 Anderson steps per draw in float32, to few steps of the fast
 cell in bfloat16, and the serialized certificate beside both. All steps certify an image in turns
 before the next image starts. Standard certificates are timed at `--n` draws and scaled to 10,000,
-in proportion to the draws; serialized ones are timed at `--srs-n` draws as they are, since their
-audit does not grow in proportion. Every step is another reference classifier than the one before
+in proportion to the draws; serialized ones are timed at 10,000 (`--srs-n`), since their audit does
+not grow in proportion. Every step is another reference classifier than the one before
 where its `reference` or `precision` differs, so radii stand beside the times. Writes OUT.json,
 OUT.md and (with matplotlib) OUT.svg.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from console import console, markdown, track
+from console import markdown, track
 from contest import Work, certifier, certify, load
 from ledger import Ledger
 
@@ -95,14 +95,14 @@ def row(step: Step, ours: dc.Certifier, found: list[dict[str, Any]]) -> dict[str
     """Return what one step takes for an image of 10,000 draws, the median over images."""
     settings = ours.settings
     timed = settings.n0 + settings.n
-    scale = (settings.n0 + DRAWS) / timed if step.method == "standard" else 1.0
+    scale = (settings.n0 + DRAWS) / timed
     return {
         "reference": settings.reference,
         "precision": step.precision,
         "method": step.method,
         "n": settings.n,
         "seconds": scale * statistics.median(f["seconds"] for f in found),
-        "scaled_from_draws": timed if scale != 1.0 else None,
+        "timed_draws": timed,
         "cell_evaluations_per_draw": statistics.fmean(f["cell_evaluations"] for f in found) / timed,
         "mean_radius": statistics.fmean(f["radius"] for f in found),
         "images": len(found),
@@ -112,12 +112,14 @@ def row(step: Step, ours: dc.Certifier, found: list[dict[str, Any]]) -> dict[str
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """Return the steps as a Markdown table."""
     first = next(iter(rows.values()))["seconds"]
-    head = ["step", "reference", "precision", "cell ev. per draw", "s per image", "gain", "radius"]
+    head = ["step", "reference", "precision", "n", "cell ev. per draw", "s per image", "gain"]
+    head.append("mean radius")
     body = [
         [
             name,
             r["reference"],
             r["precision"],
+            f"{r['n']:,}",
             f"{r['cell_evaluations_per_draw']:.1f}",
             f"{r['seconds']:.2f}",
             f"{first / r['seconds']:.1f}x",
@@ -181,7 +183,7 @@ def main() -> None:
     rows = {s.name: row(s, ours[s.name], found[s.name]) for s in STEPS}
     ledger.note("summary", rows)
     options.out.with_suffix(".md").write_text(table(rows), encoding="utf-8")
-    console.print(table(rows), end="")
+    print(table(rows), end="")
     if importlib.util.find_spec("matplotlib"):
         plot(rows, options.out.with_suffix(".svg"))
 

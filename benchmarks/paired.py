@@ -132,7 +132,9 @@ def _times(timed: list[dict[str, Any]], images: list[dict[str, Any]], n: int) ->
 
 
 def _ratio_of_means(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
-    return a.mean(axis=axis) / b.mean(axis=axis)
+    above, below = a.mean(axis=axis), b.mean(axis=axis)
+    # A resample of nothing but abstentions has no ratio; infinite keeps it at one end.
+    return np.where(below > 0, above / np.where(below > 0, below, 1.0), np.inf)
 
 
 def ratio_interval(
