@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--skip", type=int, default=39, help="every so many-th test image")
     parser.add_argument("--n", type=int, default=10_000)
+    parser.add_argument("--steps", type=int, default=30, help="Anderson steps of a solve")
     parser.add_argument("--batch", type=int, default=400)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--again", action="store_true", help="measure what is there once more")
@@ -87,7 +88,7 @@ def main() -> None:
     ledger = Ledger(options.out, settings, again=options.again)
     model = load(options.model)
     data = dc.load_data(options.data, split="test")
-    work = Work(sigma=options.sigma, n=options.n, batch=options.batch)
+    work = Work(sigma=options.sigma, n=options.n, batch=options.batch, steps=options.steps)
     ours = certifier(model, work)
     images = []
     with Beside(options.beside) as other:

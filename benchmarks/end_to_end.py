@@ -96,7 +96,14 @@ def one_image(
 
 
 def _work(options: argparse.Namespace, *, n: int) -> Work:
-    return Work(sigma=options.sigma, n0=options.n0, n=n, alpha=options.alpha, seed=options.seed)
+    return Work(
+        sigma=options.sigma,
+        n0=options.n0,
+        n=n,
+        alpha=options.alpha,
+        steps=options.steps,
+        seed=options.seed,
+    )
 
 
 def measure(options: argparse.Namespace, ledger: Ledger) -> bool:
@@ -146,6 +153,7 @@ def main() -> None:
     parser.add_argument(
         "--slow-n", type=int, default=10_000, help="draws that radii are compared at"
     )
+    parser.add_argument("--steps", type=int, default=30, help="Anderson steps of the slow side")
     parser.add_argument("--n0", type=int, default=100)
     parser.add_argument("--alpha", type=float, default=0.001)
     parser.add_argument("--seed", type=int, default=0)

@@ -133,8 +133,8 @@ def _times(timed: list[dict[str, Any]], images: list[dict[str, Any]], n: int) ->
 
 def _ratio_of_means(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
     above, below = a.mean(axis=axis), b.mean(axis=axis)
-    # A resample of nothing but abstentions has no ratio; infinite keeps it at one end.
-    return np.where(below > 0, above / np.where(below > 0, below, 1.0), np.inf)
+    # A resample of nothing but abstentions has no ratio; a huge one keeps it at one end.
+    return above / np.maximum(below, 1e-9)
 
 
 def ratio_interval(

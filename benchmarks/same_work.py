@@ -91,7 +91,13 @@ def measure(options: argparse.Namespace, ledger: Ledger, name: str, threads: int
         return
     model = load(name)
     data = dc.load_data(options.data, split="test")
-    work = Work(sigma=options.sigma, n0=options.n0, n=options.n, batch=options.batch)
+    work = Work(
+        sigma=options.sigma,
+        n0=options.n0,
+        n=options.n,
+        batch=options.batch,
+        steps=options.steps,
+    )
     who = {f"ours {p}": certifier(model, work, dtype=p) for p in options.precisions}
     with Beside(options.beside) as other:
         ledger.note("beside", other.facts)
@@ -130,6 +136,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--n", type=int, default=400, help="estimation draws of a round")
     parser.add_argument("--n0", type=int, default=100, help="selection draws of a round")
+    parser.add_argument("--steps", type=int, default=30, help="Anderson steps of a solve")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--labels", type=int, default=400, help="noisy images labelled by both")
     parser.add_argument("--batch", type=int, default=400)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import certify_beside
@@ -23,12 +24,18 @@ def read(path: Path) -> dict:
 
 def test_factors(tmp_path, call, monkeypatch):
     kept = ("as trained, 30 Anderson steps", "few steps", "few steps, serialized")
-    monkeypatch.setattr(factors, "STEPS", [s for s in factors.STEPS if s.name in kept])
+    short = {"anderson:30": "anderson:4"}
+    steps = [
+        replace(s, reference=short.get(s.reference, s.reference))
+        for s in factors.STEPS
+        if s.name in kept
+    ]
+    monkeypatch.setattr(factors, "STEPS", steps)
     line = f"{SHORT} --images 2 --n 100 --srs-n 400 --out {tmp_path / 'factors'}"
     call(factors.main, line)
     found = read(tmp_path / "factors.json")
     rows = found["summary"]
-    assert rows[kept[0]]["cell_evaluations_per_draw"] == 30
+    assert rows[kept[0]]["cell_evaluations_per_draw"] == 4
     assert rows["few steps"]["cell_evaluations_per_draw"] == 3
     assert rows["few steps"]["timed_draws"] == 200
     assert (tmp_path / "factors.svg").exists()
@@ -37,7 +44,7 @@ def test_factors(tmp_path, call, monkeypatch):
     assert "few steps, serialized" in tables.summary(tmp_path)
 
 
-def test_plain_cells_come_back(monkeypatch):
+def test_plain_cells_come_back():
     model = factors.load("mdeq-digits-s050")
     work = factors.Work(n=100)
     steps = {s.form: s for s in factors.STEPS if s.precision == "float32"}
@@ -65,14 +72,14 @@ def test_cost_against_size(tmp_path, call):
 def test_same_work(tmp_path, call, other):
     line = (
         "--models mdeq-digits-s050 --data digits --skip 20 --threads 1 --precisions float32 --srs "
-        f"--n 60 --n0 20 --batch 16 --rounds 2 --labels 32 --out {tmp_path / 'same_work.json'}"
+        f"--n 60 --n0 20 --batch 16 --rounds 2 --steps 4 --labels 32 --out {tmp_path / 'same_work.json'}"
     )
     call(same_work.main, line, "--beside", other)
     found = read(tmp_path / "same_work.json")
     key = "mdeq-digits-s050, 1 thread"
     assert found["results"][f"{key}, labels"]["differ"] == 0
     assert found[key]["timed_draws"] == 160
-    assert found[key]["other"]["cell_evaluations_per_draw"] == 30
+    assert found[key]["other"]["cell_evaluations_per_draw"] == 4
     assert found[key]["ours float32"]["other_over_ours"] > 0
     # 3 steps for each of 20 + 10,000 draws.
     assert found["results"][f"{key}, serialized"]["cell_evaluations_scaled"] == pytest.approx(30060)
@@ -80,7 +87,9 @@ def test_same_work(tmp_path, call, other):
 
 
 def test_certify_beside(tmp_path, call, other):
-    line = f"--images 2 --n 500 --batch 32 --out {tmp_path / 'certify_beside.json'} --beside"
+    line = (
+        f"--images 2 --n 500 --batch 32 --steps 4 --out {tmp_path / 'certify_beside.json'} --beside"
+    )
     call(certify_beside.main, line, other)
     found = read(tmp_path / "certify_beside.json")
     assert found["results"]["labels"]["differ"] == 0
@@ -104,7 +113,7 @@ def test_radii_apart_are_counted():
 
 def test_end_to_end_goes_on_image_by_image(tmp_path, call, other):
     line = (
-        f"{SHORT} --precision float32 --skip 20 --n 300 --slow-n 150 --timed 1 --timed-n 100 "
+        f"{SHORT} --precision float32 --steps 4 --skip 20 --n 300 --slow-n 150 --timed 1 --timed-n 100 "
         f"--labels 16 --out {tmp_path / 'end_to_end'} --beside"
     )
     call(end_to_end.main, line, other, "--images", "2")
