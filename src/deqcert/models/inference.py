@@ -9,7 +9,9 @@ from torch import nn
 
 from deqcert.errors import ConfigurationError
 from deqcert.models.equilibrium import EquilibriumModel
+from deqcert.models.fused_cell import FusedCell, fused_cell
 from deqcert.models.layers import fold_batch_norm
+from deqcert.models.mdeq_cell import MDEQCell
 
 
 def inference_copy(
@@ -21,8 +23,9 @@ def inference_copy(
     """Return a folded copy of `model` in eval mode; the model itself is left as it is.
 
     Every submodule with a `fold()` method gives way to what that returns, and inside an
-    `nn.Sequential` a convolution followed by BatchNorm becomes one convolution. Both are exact up
-    to rounding.
+    `nn.Sequential` a convolution followed by BatchNorm becomes one convolution. On the CPU the cell
+    of an MDEQ gives way to its fast form (`fused_cell`), if numba is there. All are exact up to
+    rounding.
 
     Args:
         model: Any equilibrium model.
@@ -37,7 +40,28 @@ def inference_copy(
     if stubborn:
         raise ConfigurationError(f"eval() must reach all modules, but {stubborn[0]!r} still trains")
     _fold_children(folded)
+    _fuse_cells(folded, dtype, device)
     return folded.to(device=device, dtype=dtype).requires_grad_(False)
+
+
+def _fuse_cells(
+    model: nn.Module, dtype: torch.dtype | None, device: torch.device | str | None
+) -> None:
+    """Replace cells that have a faster form for this precision and device."""
+    like = next(model.parameters(), torch.empty(0))
+    if torch.device(device or like.device).type != "cpu":
+        return
+    cells = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if type(child) is MDEQCell
+    ]
+    for parent, name, cell in cells:
+        setattr(parent, name, fused_cell(cell, dtype or like.dtype))
+    if any(isinstance(part, FusedCell) for part in model.modules()):
+        # What the cell is given lies in memory as it needs it.
+        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def _fold_children(parent: nn.Module) -> None:

@@ -1,0 +1,266 @@
+"""The MDEQ cell for inference on a CPU: PyTorch's convolutions, channels last, between few kernels.
+
+The same function as `MDEQCell` up to rounding. A residual block is two convolutions and two
+kernels, a fusion its paths' convolutions and two kernels; `fused_kernels` says why.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from deqcert.models.mdeq_cell import Fusion, MDEQCell, ResidualBlock
+from deqcert.models.row_chunks import GRAIN, for_chunks
+
+_LAST = torch.channels_last
+_CHUNK_BYTES = 5 << 20
+"""Size of the widest tensor of a chunk: about a core's share of cache, several times over."""
+_CHUNK_ROWS = 64
+_NARROW = 8
+"""Output channels up to which two pixels share one vector register of 16 numbers."""
+
+
+def fused_cell(cell: MDEQCell, dtype: torch.dtype) -> nn.Module:
+    """Return the fast form of a folded cell, or the cell itself where there is none.
+
+    Args:
+        cell: The cell, its convolutions folded, in float32.
+        dtype: Precision the cell will be evaluated in.
+    """
+    if type(cell) is not MDEQCell or dtype not in (torch.float32, torch.bfloat16):
+        return cell
+    try:
+        _kernels()
+    except ImportError:  # numba is an extra
+        return cell
+    return FusedCell(cell, dtype)
+
+
+@lru_cache(maxsize=1)
+def _kernels() -> Any:
+    from deqcert.models import fused_kernels  # loads a compiler: only where it is used
+
+    return fused_kernels
+
+
+class FusedCell(nn.Module):
+    """A cell that computes rows of its own precision on the CPU fast, and all others plainly.
+
+    Args:
+        plain: The cell it stands for.
+        dtype: float32 or bfloat16.
+    """
+
+    def __init__(self, plain: MDEQCell, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.plain = plain
+        self.dtype = dtype
+        self._blocks = [_Block(cast(ResidualBlock, b), dtype) for b in plain.blocks]
+        self._fusions = [_Fusion(cast(Fusion, f), dtype) for f in plain.fusions]
+
+    def forward(
+        self,
+        state: tuple[Tensor, ...],  # each (batch, c_i, H_i, W_i)
+        top: Tensor,  # (batch, c_0, H_0, W_0)
+        masks: tuple[Tensor, ...] | None,  # each (batch, c_i, 1, 1)
+    ) -> tuple[Tensor, ...]:  # shapes of `state`, channels last
+        """Return f(state)."""
+        if masks is not None or not self._serves(*state, top):
+            return self.plain(state, top, masks)
+        inputs = [_last(part) for part in (*state, top)]
+        out = tuple(torch.empty_like(part, memory_format=_LAST) for part in state)
+
+        def work(low: int, high: int) -> None:
+            parts = [part[low:high] for part in inputs]
+            self._rows(parts[:-1], parts[-1], [part[low:high] for part in out])
+
+        for_chunks(work, len(top), self._chunk_rows(inputs))
+        return out
+
+    def _rows(self, state: list[Tensor], top: Tensor, out: list[Tensor]) -> None:
+        blocks = [
+            block(z, top if i == 0 else None)
+            for i, (block, z) in enumerate(zip(self._blocks, state, strict=True))
+        ]
+        for fusion, to in zip(self._fusions, out, strict=False):
+            fusion(blocks, to)
+        if not self._fusions:
+            out[0].copy_(blocks[0])
+
+    def _serves(self, *parts: Tensor) -> bool:
+        return not torch.is_autocast_enabled("cpu") and all(
+            part.device.type == "cpu"
+            and part.dtype == self.dtype
+            and len(part) > 0
+            and not (part.requires_grad and torch.is_grad_enabled())
+            for part in parts
+        )
+
+    def _chunk_rows(self, parts: list[Tensor]) -> int:
+        widest = max(
+            block.expansion * part[0].numel() * part.element_size()
+            for block, part in zip(self._blocks, parts, strict=False)
+        )
+        return min(_CHUNK_ROWS, max(1, _CHUNK_BYTES // (widest * GRAIN)) * GRAIN)
+
+
+class _Conv:
+    """A convolution without bias, its weight in the memory order the input comes in."""
+
+    def __init__(self, conv: nn.Module, dtype: torch.dtype) -> None:
+        assert isinstance(conv, nn.Conv2d)
+        assert conv.bias is None
+        self.weight = conv.weight.detach().to(dtype, memory_format=_LAST, copy=True)
+        self.stride, self.padding = conv.stride, conv.padding
+        self.pairs = None
+        if conv.kernel_size == (3, 3) and self.stride == (1, 1) and len(self.weight) <= _NARROW:
+            self.pairs = _pair(self.weight)
+
+    def __call__(self, x: Tensor) -> Tensor:  # (rows, in, H, W) -> (rows, out, H', W')
+        if self.pairs is None or x.shape[3] % 2:
+            return _last(F.conv2d(x, self.weight, None, self.stride, self.padding))
+        y = _last(F.conv2d(x, self.pairs, None, (1, 2), self.padding))
+        rows, _, height, width = x.shape
+        # In memory the two pixels of a pair lie beside each other as they should.
+        pixels = y.permute(0, 2, 3, 1).view(rows, height, width, len(self.weight))
+        return pixels.permute(0, 3, 1, 2)
+
+
+def _pair(weight: Tensor) -> Tensor:  # (out, in, 3, 3) -> (2 * out, in, 3, 4)
+    """Return the weight that computes two neighbouring pixels as channels of one, at stride 2.
+
+    A third more arithmetic, of which zeros, but twice as many channels to fill registers with.
+    """
+    out, count, _, _ = weight.shape
+    pairs = weight.new_zeros(2, out, count, 3, 4)
+    pairs[0, :, :, :, :3] = weight
+    pairs[1, :, :, :, 1:] = weight
+    return pairs.flatten(0, 1).contiguous(memory_format=_LAST)
+
+
+class _Norm:
+    """What a kernel needs of a GroupNorm, kept in float32 whatever the precision."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        assert isinstance(norm, nn.GroupNorm)
+        one, zero = torch.ones(norm.num_channels), torch.zeros(norm.num_channels)
+        weight = one if norm.weight is None else norm.weight.detach().float()
+        bias = zero if norm.bias is None else norm.bias.detach().float()
+        self.affine = torch.stack([weight, bias]).cpu().numpy()  # (2, C)
+        self.groups, self.eps = norm.num_groups, norm.eps
+
+
+class _Block:
+    """`ResidualBlock`: two convolutions and two kernels."""
+
+    def __init__(self, block: ResidualBlock, dtype: torch.dtype) -> None:
+        self.conv1, self.conv2 = _Conv(block.conv1, dtype), _Conv(block.conv2, dtype)
+        self.norms = [_Norm(norm) for norm in (block.norm1, block.norm2, block.norm3)]
+        self.expansion = len(self.conv1.weight) // len(self.conv2.weight)
+
+    def __call__(self, z: Tensor, injection: Tensor | None) -> Tensor:  # shapes (rows, c, H, W)
+        first, second, third = self.norms
+        wide = self.conv1(z)
+        _norm_relu(wide, first)
+        out = self.conv2(wide)
+        state = _array(z)
+        added = state if injection is None else _array(injection)
+        _kernels().end_block(
+            _array(out),
+            injection is not None,
+            added,
+            state,
+            second.affine,
+            third.affine,
+            second.groups,
+            second.eps,
+        )
+        return out
+
+
+class _Path:
+    """From one resolution to another: convolutions, and kernels between them, but the last norm."""
+
+    def __init__(self, path: nn.Module, dtype: torch.dtype) -> None:
+        assert isinstance(path, nn.Sequential)
+        self.convs = [_Conv(part, dtype) for part in path if isinstance(part, nn.Conv2d)]
+        self.norms = [_Norm(part) for part in path if isinstance(part, nn.GroupNorm)]
+
+    def __call__(self, x: Tensor) -> Tensor:  # (rows, c_from, H, W) -> (rows, c_to, H', W')
+        for conv, norm in zip(self.convs[:-1], self.norms, strict=False):
+            x = conv(x)
+            _norm_relu(x, norm)
+        return self.convs[-1](x)
+
+
+class _Fusion:
+    """`Fusion`: the convolutions of all paths, one kernel for their sum, one for the end."""
+
+    def __init__(self, fusion: Fusion, dtype: torch.dtype) -> None:
+        self.into = fusion.into
+        self.paths = {
+            source: _Path(path, dtype)
+            for source, path in enumerate(fusion.paths)
+            if source != self.into
+        }
+        last = [path.norms[-1] for path in self.paths.values()]
+        self.weights = np.stack([norm.affine for norm in last])  # (S, 2, C)
+        self.groups, self.eps = last[0].groups, last[0].eps
+        self.conv, self.norm = _Conv(fusion.conv, dtype), _Norm(fusion.norm)
+
+    def __call__(self, blocks: list[Tensor], to: Tensor) -> None:
+        base = blocks[self.into]
+        paths = [path(blocks[source]) for source, path in self.paths.items()]
+        total = torch.empty_like(base, memory_format=_LAST)
+        sizes = tuple((path.shape[2], path.shape[3]) for path in paths)
+        _kernels().fuse(
+            _array(base),
+            tuple(_array(path) for path in paths),
+            self.weights,
+            *_sources(sizes, base.shape[2], base.shape[3]),
+            self.groups,
+            self.eps,
+            _array(total),
+        )
+        weight, bias = self.norm.affine
+        mixed = self.conv(total)
+        _kernels().norm(_array(mixed), _array(to), weight, bias, self.norm.groups, self.norm.eps)
+
+
+def _norm_relu(x: Tensor, norm: _Norm) -> None:
+    weight, bias = norm.affine
+    _kernels().norm_relu(_array(x), weight, bias, norm.groups, norm.eps)
+
+
+@lru_cache(maxsize=64)
+def _sources(
+    sizes: tuple[tuple[int, int], ...], height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:  # (S, height), (S, width) int64
+    """Return which line and pixel of each source stands where in an image of the given size."""
+    rows = np.stack([_nearest(h, height) for h, _ in sizes])
+    return rows, np.stack([_nearest(w, width) for _, w in sizes])
+
+
+def _nearest(count: int, wanted: int) -> np.ndarray:  # (wanted,) int64
+    # PyTorch's own rounding, by asking it.
+    places = torch.arange(count, dtype=torch.float32)[None, None]
+    return F.interpolate(places, size=wanted, mode="nearest")[0, 0].long().numpy()
+
+
+def _last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=_LAST)
+
+
+def _array(
+    x: Tensor,
+) -> np.ndarray:  # (rows, C, H, W) channels last -> (rows, H, W * C), same memory
+    rows, channels, height, width = x.shape
+    lines = x.detach().permute(0, 2, 3, 1).view(rows, height, width * channels)
+    if lines.dtype == torch.bfloat16:
+        return lines.view(torch.int16).numpy().view(np.uint16)
+    return lines.numpy()

@@ -1,0 +1,72 @@
+"""Work on the rows of a batch, a cacheful at a time, on as many threads as PyTorch uses.
+
+Each thread takes whole chunks and computes all of a chunk by itself: a row's sums then never depend
+on how many threads share them, no thread waits for another between two layers, and what one layer
+writes is still in the cache when the next one reads it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import torch
+
+GRAIN = 16
+"""Chunks are multiples of this many rows where the batch is: kernels round tiny batches apart."""
+
+
+def chunks(rows: int, most: int, threads: int) -> list[tuple[int, int]]:
+    """Return (first, past the last) of each chunk: at most `most` rows, one per thread at least.
+
+    >>> chunks(100, most=64, threads=1), chunks(96, most=64, threads=2)
+    ([(0, 64), (64, 100)], [(0, 48), (48, 96)])
+    """
+    share = -(-rows // (GRAIN * threads)) * GRAIN
+    parts = -(-share // most)  # of each thread's share, as even as the grain allows
+    size = min(most, -(-share // (GRAIN * parts)) * GRAIN)
+    return [(low, min(rows, low + size)) for low in range(0, rows, size)]
+
+
+def for_chunks(work: Callable[[int, int], None], rows: int, most: int) -> None:
+    """Call ``work(low, high)`` for every chunk of `rows` rows, each inside one thread.
+
+    Args:
+        work: Computes rows low to high - 1 and writes them where they belong.
+        rows: Rows of the batch.
+        most: Rows of a chunk at most, a multiple of `GRAIN`.
+    """
+    threads = torch.get_num_threads()
+    parts = chunks(rows, most, threads)
+    if threads == 1:
+        for low, high in parts:
+            work(low, high)
+        return
+    inference = torch.is_inference_mode_enabled()
+
+    def one(part: tuple[int, int]) -> None:
+        with torch.inference_mode(inference), torch.no_grad():  # both are a thread's own
+            work(*part)
+
+    list(_pool(threads).map(one, parts))
+
+
+@lru_cache(maxsize=4)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Return threads in each of which PyTorch computes alone."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="deqcert-rows")
+    barrier = threading.Barrier(threads)
+
+    def alone() -> None:
+        # The first look makes this thread take over the common number; then it sets its own.
+        torch.get_num_threads()
+        barrier.wait()
+        torch.set_num_threads(1)
+
+    for started in [pool.submit(alone) for _ in range(threads)]:
+        started.result()
+    # Setting a thread's own number sets the one for threads to come, too.
+    torch.set_num_threads(threads)
+    return pool

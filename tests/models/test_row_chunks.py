@@ -1,0 +1,55 @@
+"""Rows in chunks, chunks on threads."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from deqcert.models.row_chunks import GRAIN, chunks, for_chunks
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+@pytest.mark.parametrize("most", [16, 48, 64])
+@pytest.mark.parametrize("rows", [1, 15, 16, 17, 96, 100, 400])
+def test_chunks_cover_all_rows_once(rows, most, threads):
+    parts = chunks(rows, most, threads)
+    assert [low for low, _ in parts] == [0, *(high for _, high in parts[:-1])]
+    assert parts[-1][1] == rows
+    assert all(0 < high - low <= most for low, high in parts)
+    assert all((high - low) % GRAIN == 0 for low, high in parts[:-1])
+    if rows >= GRAIN * threads * 2:
+        assert len(parts) >= threads
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_every_row_is_done_by_a_thread_that_computes_alone(threads, count):
+    threads(count)
+    done, alone = torch.zeros(200, dtype=torch.int64), []
+
+    def work(low, high):
+        done[low:high] += 1
+        alone.append((torch.get_num_threads(), torch.is_grad_enabled()))
+
+    with torch.no_grad():
+        for _ in range(3):
+            for_chunks(work, 200, 32)
+    assert done.tolist() == [3] * 200
+    assert set(alone) == {(1, False)}
+    assert torch.get_num_threads() == count
+
+
+def test_an_error_of_a_thread_reaches_the_caller(threads):
+    threads(2)
+
+    def work(low, high):
+        raise ValueError(f"rows {low} to {high}")
+
+    with pytest.raises(ValueError, match="rows 0 to"):
+        for_chunks(work, 64, 16)
