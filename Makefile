@@ -22,10 +22,15 @@ help:
 	$(PIP) --editable ".[report]"
 	@touch $@
 
+.venv/.bench: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "setting up .venv (the first time this downloads PyTorch) ..."
+	$(PIP) --editable ".[fast,report]"
+	@touch $@ .venv/.demo
+
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "setting up .venv (the first time this downloads PyTorch) ..."
 	$(PIP) --editable ".[dev]"
-	@touch $@ .venv/.demo
+	@touch $@ .venv/.demo .venv/.bench
 
 # Every 12th of the 397 test digits: 34 images. The same images, seed and classifier both times.
 DEMO := --data digits --split test --skip 12 --model mdeq-digits --sigma 0.5 \
@@ -40,7 +45,7 @@ demo: .venv/.demo
 
 # What is there is not measured again; AGAIN=1 does. THREADS=2 uses two.
 THREADS ?= 1
-bench: .venv/.demo
+bench: .venv/.bench
 	$(BIN)/python benchmarks/suite.py --out $(BENCH) --threads $(THREADS) \
 		$(if $(QUICK),--quick) $(if $(AGAIN),--again)
 

@@ -89,6 +89,7 @@ def without_fast_kernels(model: EquilibriumModel) -> None:
             plain = getattr(child, "plain", None)
             if isinstance(plain, torch.nn.Module):
                 setattr(parent, name, plain)
+    model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
 
 
 def row(step: Step, ours: dc.Certifier, found: list[dict[str, Any]]) -> dict[str, Any]:

@@ -71,8 +71,9 @@ def test_cost_against_size(tmp_path, call):
 
 def test_same_work(tmp_path, call, other):
     line = (
-        "--models mdeq-digits-s050 --data digits --skip 20 --threads 1 --precisions float32 --srs "
-        f"--n 60 --n0 20 --batch 16 --rounds 2 --steps 4 --labels 32 --out {tmp_path / 'same_work.json'}"
+        "--models mdeq-digits-s050 --data digits --skip 20 --threads 1 --precisions float32 "
+        "--srs --n 60 --n0 20 --batch 16 --rounds 2 --steps 4 --labels 32 "
+        f"--out {tmp_path / 'same_work.json'}"
     )
     call(same_work.main, line, "--beside", other)
     found = read(tmp_path / "same_work.json")
@@ -113,8 +114,8 @@ def test_radii_apart_are_counted():
 
 def test_end_to_end_goes_on_image_by_image(tmp_path, call, other):
     line = (
-        f"{SHORT} --precision float32 --steps 4 --skip 20 --n 300 --slow-n 150 --timed 1 --timed-n 100 "
-        f"--labels 16 --out {tmp_path / 'end_to_end'} --beside"
+        f"{SHORT} --precision float32 --steps 4 --skip 20 --n 300 --slow-n 150 "
+        f"--timed 1 --timed-n 100 --labels 16 --out {tmp_path / 'end_to_end'} --beside"
     )
     call(end_to_end.main, line, other, "--images", "2")
     first = read(tmp_path / "end_to_end.json")
