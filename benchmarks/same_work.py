@@ -80,15 +80,8 @@ def serialized(other: Beside, example: dc.Example, work: Work) -> dict[str, Any]
     }
 
 
-def measure(options: argparse.Namespace, ledger: Ledger, name: str, threads: int) -> None:
-    """Measure one model with one number of threads."""
-    torch.set_num_threads(threads)
-    key = f"{name}, {threads} thread{'s' if threads > 1 else ''}"
-    wanted = [f"{key}, round {k}" for k in range(options.rounds)]
-    if all(k in ledger.results for k in wanted) and (
-        not options.srs or f"{key}, serialized" in ledger.results
-    ):
-        return
+def measure(options: argparse.Namespace, ledger: Ledger, name: str) -> None:
+    """Measure one model with every number of threads."""
     model = load(name)
     data = dc.load_data(options.data, split="test")
     work = Work(
@@ -98,31 +91,60 @@ def measure(options: argparse.Namespace, ledger: Ledger, name: str, threads: int
         batch=options.batch,
         steps=options.steps,
     )
+    torch.set_num_threads(max(options.threads))
     who = {f"ours {p}": certifier(model, work, dtype=p) for p in options.precisions}
+    examples = [data[place * options.skip] for place in range(options.rounds)]
     with Beside(options.beside) as other:
         ledger.note("beside", other.facts)
-        other.load(model, threads=threads)
-        ours = next(iter(who.values()))
-        first = data[0]
-        noisy = sampler(ours, first.image, 0, 1).noisy("estimation", range(options.labels))
-        how = {"steps": work.steps, "tolerance": 0.0, "batch": work.batch}
-        ledger.measure(  # warms up both sides
-            f"{key}, labels",
-            lambda: agreement(ours, noisy, other.labels(noisy, **how)["labels"]),
-        )
-        for place, round_key in enumerate(track(wanted, key)):
-            example = data[place * options.skip]
-            ledger.measure(
-                round_key, lambda e=example: round_of(who, other, e, work, options.tolerance)
-            )
-        if options.srs:
-            ledger.measure(f"{key}, serialized", lambda: serialized(other, first, work))
-    rounds = [ledger.results[k] for k in wanted]
-    ledger.note(key, summary(rounds, work.draws * options.rounds))
-    for who_, row in ledger.content[key].items():
+        for threads in options.threads:
+            key = f"{name}, {threads} thread{'s' if threads > 1 else ''}"
+            torch.set_num_threads(threads)
+            other.load(model, threads=threads)
+            same_labels(options, ledger, key, who, other, examples[0], work)
+            for place, example in enumerate(track(examples, key)):
+                ledger.measure(
+                    f"{key}, round {place}",
+                    lambda e=example: round_of(who, other, e, work, options.tolerance),
+                )
+            if options.srs:
+                ledger.measure(f"{key}, serialized", lambda: serialized(other, examples[0], work))
+            rounds = [ledger.results[f"{key}, round {k}"] for k in range(options.rounds)]
+            ledger.note(key, summary(rounds, work.draws * options.rounds))
+            show(key, ledger.content[key])
+
+
+def same_labels(
+    options: argparse.Namespace,
+    ledger: Ledger,
+    key: str,
+    who: dict[str, dc.Certifier],
+    other: Beside,
+    example: dc.Example,
+    work: Work,
+) -> None:
+    """Label some noisy images on either side, always: it warms up."""
+    ours = next(iter(who.values()))
+    noisy = sampler(ours, example.image, 0, 1).noisy("estimation", range(options.labels))
+    theirs = other.labels(noisy, steps=work.steps, tolerance=0.0, batch=work.batch)["labels"]
+    found = agreement(ours, noisy, theirs)
+    for one in who.values():
+        one.classifier.labelled(noisy)
+    ledger.measure(f"{key}, labels", lambda: found)
+
+
+def done(options: argparse.Namespace, ledger: Ledger, key: str) -> bool:
+    """Return whether nothing is left to measure under this key."""
+    wanted = [f"{key}, round {k}" for k in range(options.rounds)] + [f"{key}, labels"]
+    wanted += [f"{key}, serialized"] if options.srs else []
+    return key in ledger.content and all(k in ledger.results for k in wanted)
+
+
+def show(key: str, found: dict[str, Any]) -> None:
+    """Print one line for each side."""
+    for name, row in found.items():
         if isinstance(row, dict):
             ratio = f", other {row['other_over_ours']:.2f}x" if "other_over_ours" in row else ""
-            console.print(f"{key}: {who_} {row['ms_per_draw']:.2f} ms per draw{ratio}")
+            console.print(f"{key}: {name} {row['ms_per_draw']:.2f} ms per draw{ratio}")
 
 
 def main() -> None:
@@ -150,8 +172,9 @@ def main() -> None:
     settings = {k: v for k, v in vars(options).items() if k not in _NOT_SETTINGS}
     ledger = Ledger(options.out, settings, again=options.again)
     for name in options.models:
-        for threads in options.threads:
-            measure(options, ledger, name, threads)
+        keys = [f"{name}, {k} thread{'s' if k > 1 else ''}" for k in options.threads]
+        if not all(done(options, ledger, key) for key in keys):
+            measure(options, ledger, name)
 
 
 _NOT_SETTINGS = ("beside", "out", "again", "models", "threads", "srs")
