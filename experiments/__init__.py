@@ -1,0 +1,1 @@
+"""The studies, one command each; `python -m experiments.NAME`."""
