@@ -21,6 +21,7 @@ from deqcert.smoothing.classifier import (
     check_image,
     precision_name,
 )
+from deqcert.smoothing.hardware import HardwareBatch
 from deqcert.smoothing.methods import METHODS, Outcome, Procedure
 from deqcert.smoothing.noise import NOISE_STREAM, NoiseSource, check_seed, fresh_seed
 from deqcert.smoothing.sampling import Progress, Sampler, no_progress
@@ -116,7 +117,8 @@ class Certifier:
         audit: Audited draws: a count, a share in (0, 1) of the draws labelled with the class, or
             ``"auto"``: planned per image from the pilot.
         batch_size: Rows computed at once; hardware only, never changes a label. Default 400,
-            less where the solver's history would pass 2 GiB.
+            less where the solver's history would pass 2 GiB; smaller by itself, with a warning,
+            where memory runs out.
         device: Torch device; default the CPU.
         dtype: ``"float32"`` (default), ``"float64"`` or ``"bfloat16"``; part of the classifier.
 
@@ -126,7 +128,8 @@ class Certifier:
         UnknownNameError: An unknown solver, method or start.
 
     Warns:
-        NumericalWarning: The model was trained at another noise level.
+        NumericalWarning: The model was trained at another noise level; later, memory ran out and
+            fewer rows are computed at once.
 
     Example:
         >>> import deqcert as dc
@@ -178,8 +181,13 @@ class Certifier:
         )
         if batch_size is None:
             batch_size = self.classifier.default_batch_size(cold, warm, first)
-        self.batch_size = check_count("batch_size", batch_size)
+        self._batch = HardwareBatch(check_count("batch_size", batch_size))
         _warn_of_other_sigma(model, self.settings.sigma)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows computed at once; less than asked for once memory has run out."""
+        return self._batch.rows
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -299,9 +307,7 @@ class Certifier:
         noise = NoiseSource(
             seed=seed, index=index, shape=tuple(pixels.shape), sigma=self.settings.sigma
         )
-        return Sampler(
-            self.classifier, pixels, noise, batch_size=self.batch_size, progress=progress
-        )
+        return Sampler(self.classifier, pixels, noise, batch_size=self._batch, progress=progress)
 
     def _run(
         self,

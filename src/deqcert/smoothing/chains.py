@@ -63,8 +63,8 @@ class Chains:
         state0 = self.start.state0(low, high)
         spec = self.how.warmup if state0 is None or self.start.batches == 0 else self.how.serial
         labels, solution = self.classifier.labelled(images, spec=spec, state0=state0)
-        self.spent.add(solution, spec)
         self.start.keep(solution.state, solution.status, low, high)
+        self.spent.add(solution, spec)  # last: until here memory may run out, and all be repeated
         return labels.label.astype(np.int16)
 
     def end_batch(self) -> None:

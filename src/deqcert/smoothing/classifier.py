@@ -23,6 +23,7 @@ from deqcert.models import (
     solve_rows,
     weights_digest,
 )
+from deqcert.smoothing.hardware import HardwareBatch
 from deqcert.smoothing.noise import NoiseSource
 from deqcert.solvers import Solution, SolverSpec, State, Status, memory_bytes
 
@@ -137,6 +138,7 @@ class ReferenceClassifier:
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cudnn.benchmark = False
+        self.hardware = HardwareBatch(BATCH_SIZES[-1])
         self.margin = self._measure_margin(sigma)
 
     def default_batch_size(self, *specs: SolverSpec) -> int:
@@ -156,7 +158,8 @@ class ReferenceClassifier:
             needs = (memory_bytes(spec, rows, features, itemsize=size) for spec in specs)
             return max(needs) <= _HISTORY_BYTES
 
-        return max((rows for rows in BATCH_SIZES if fits(rows)), default=BATCH_SIZES[0])
+        most = self.hardware.rows  # fewer than the largest where memory has run out before
+        return max((r for r in BATCH_SIZES if r <= most and fits(r)), default=BATCH_SIZES[0])
 
     @property
     def reference(self) -> Reference:
@@ -192,11 +195,18 @@ class ReferenceClassifier:
         probes = torch.from_numpy(np.clip(0.5 + 0.5 * pixels, 0.0, 1.0))
         probes = probes + torch.from_numpy(source.draws("margin-noise", range(_PROBES)))
         probes = probes.to(device=self.device, dtype=self.dtype)
-        large = torch.cat([probes] * 7)[:400]
-        whole = solve_rows(self.model, large, self.spec)[0][:_PROBES].double()
+        large = torch.cat([probes] * 7)[: BATCH_SIZES[-1]]
+        found: dict[int, Tensor] = {}
+
+        def solve(low: int, high: int) -> None:
+            found[low] = solve_rows(self.model, large[low:high], self.spec)[0]
+
+        self.hardware.each(len(large), solve)
+        whole = torch.cat([found[low] for low in sorted(found)])[:_PROBES].double()
         parts = [
             torch.cat([solve_rows(self.model, part, self.spec)[0] for part in probes.split(k)])
             for k in (1, 7, 32, _PROBES)
+            if k <= self.hardware.rows
         ]
         usable = torch.isfinite(whole).all(dim=1)
         if not bool(usable.any()):
@@ -206,7 +216,7 @@ class ReferenceClassifier:
         moved = max(
             float((_difference(p.double(), order)[usable] - lead).abs().max()) for p in parts
         )
-        rounding = torch.finfo(self.dtype).eps * float(whole[usable].abs().max())
+        rounding = torch.finfo(parts[0].dtype).eps * float(whole[usable].abs().max())
         return 2.0 ** math.ceil(math.log2(max(_SAFETY * moved, rounding, 1e-30)))
 
 

@@ -71,10 +71,6 @@ class NoiseSource:
     shape: tuple[int, ...]
     sigma: float
 
-    def _block(self, stage: str, block: int) -> np.ndarray:  # (BLOCK, *shape)
-        generator = keyed_generator(self.seed, self.index, stage, block)
-        return generator.standard_normal((BLOCK, *self.shape), dtype=np.float32)
-
     def draws(
         self,
         stage: str,
@@ -87,9 +83,24 @@ class NoiseSource:
         edges = np.flatnonzero(np.diff(blocks, prepend=-1, append=-1))
         for first, last in itertools.pairwise(edges):
             block = int(blocks[first])
-            noise[first:last] = self._block(stage, block)[wanted[first:last] - block * BLOCK]
+            self._fill(noise[first:last], stage, block, wanted[first:last] - block * BLOCK)
         noise *= np.float32(self.sigma)
         return noise
+
+    def _fill(
+        self,
+        out: np.ndarray,  # (count, *shape) float32
+        stage: str,
+        block: int,
+        places: np.ndarray,  # (count,) ascending, in [0, BLOCK)
+    ) -> None:
+        """Write some draws of one block; a generator's numbers do not depend on how many follow."""
+        generator = keyed_generator(self.seed, self.index, stage, block)
+        most = int(places[-1]) + 1
+        if np.array_equal(places, np.arange(most)):
+            generator.standard_normal(dtype=np.float32, out=out)
+        else:
+            out[:] = generator.standard_normal((most, *self.shape), dtype=np.float32)[places]
 
     def choose(
         self,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from deqcert.smoothing.ahead import made_ahead
 from deqcert.smoothing.chains import Chains, Serialization
 from deqcert.smoothing.classifier import NO_CLASS, Labels, ReferenceClassifier
+from deqcert.smoothing.hardware import HardwareBatch
 from deqcert.smoothing.noise import NoiseSource
 from deqcert.smoothing.spent import Spent
 
@@ -29,7 +33,8 @@ class Sampler:
         classifier: The reference classifier.
         image: The clean image, float32 CPU tensor in [0, 1].
         noise: The noise of this image.
-        batch_size: Rows computed at once; a matter of hardware.
+        batch_size: Rows computed at once; a matter of hardware. A `HardwareBatch` is shared, so
+            that what one image learns about the memory holds for the next.
         progress: Called after each hardware batch.
     """
 
@@ -39,18 +44,38 @@ class Sampler:
         image: Tensor,  # (C, H, W)
         noise: NoiseSource,
         *,
-        batch_size: int,
+        batch_size: int | HardwareBatch,
         progress: Progress = no_progress,
     ) -> None:
         self.classifier = classifier
         self.image = image
         self.noise = noise
-        self.batch_size = batch_size
+        self.batch = HardwareBatch(batch_size) if isinstance(batch_size, int) else batch_size
         self.progress = progress
 
     def noisy(self, stage: str, indices: np.ndarray | range) -> Tensor:  # (count, C, H, W)
         """Return noisy copies; never clipped: the theorem is about x + e as it is."""
-        return self.image + torch.from_numpy(self.noise.draws(stage, indices))
+        noisy = self.noise.draws(stage, indices)
+        # NumPy's addition, since PyTorch's would start a team of threads of its own for the thread
+        # that makes noise ahead.
+        noisy += self.image.numpy()
+        return torch.from_numpy(noisy)
+
+    def batches(
+        self,
+        stage: str,
+        indices: np.ndarray | range,  # (count,) ascending
+        *,
+        chains: int | None = None,
+    ) -> AbstractContextManager[Iterator[tuple[range, Tensor]]]:
+        """Give an iterator over noisy copies, the next ones made while the last are computed.
+
+        It yields positions in `indices` and the copies, a hardware batch at a time; no batch
+        crosses a multiple of `chains`.
+        """
+        count = len(indices)
+        places = _places(count, chains or max(count, 1), self.batch.rows)
+        return made_ahead(lambda part: self.noisy(stage, indices[part.start : part.stop]), places)
 
     def cold(
         self,
@@ -61,17 +86,14 @@ class Sampler:
         shown_as: str | None = None,
     ) -> Labels:
         """Return the cold reference labels of these draws: i.i.d. given f (THEORY 2)."""
-        labels, leads = [], []
-        for first in range(0, len(indices), self.batch_size):
-            part = indices[first : first + self.batch_size]
-            found, solution = self.classifier.labelled(self.noisy(stage, part))
-            spent.add(solution, self.classifier.spec)
-            labels.append(found.label)
-            leads.append(found.lead)
-            self.progress(shown_as or stage, first + len(part), len(indices))
-        if not labels:
-            return Labels(np.empty(0, np.int32), np.empty(0, np.float32))
-        return Labels(np.concatenate(labels), np.concatenate(leads))
+        found = Labels(np.empty(len(indices), np.int32), np.empty(len(indices), np.float32))
+
+        def keep(place: range, some: Labels) -> None:
+            found.label[place.start : place.stop] = some.label
+            found.lead[place.start : place.stop] = some.lead
+
+        self._cold(stage, indices, spent, keep, shown_as or stage)
+        return found
 
     def cold_counts(
         self,
@@ -81,13 +103,31 @@ class Sampler:
     ) -> np.ndarray:  # (classes,) int64
         """Count the clear cold reference labels of draws 0..n-1, in memory that is flat in n."""
         counts = np.zeros(self.classifier.num_classes, dtype=np.int64)
-        for first in range(0, n, self.batch_size):
-            part = range(first, min(first + self.batch_size, n))
-            found, solution = self.classifier.labelled(self.noisy(stage, part))
-            spent.add(solution, self.classifier.spec)
-            counts += count_labels(found.clear(self.classifier.margin), len(counts))
-            self.progress(stage, part.stop, n)
+
+        def count(place: range, some: Labels) -> None:
+            del place
+            counts[:] += count_labels(some.clear(self.classifier.margin), len(counts))
+
+        self._cold(stage, range(n), spent, count, stage)
         return counts
+
+    def _cold(
+        self,
+        stage: str,
+        indices: np.ndarray | range,
+        spent: Spent,
+        take: Callable[[range, Labels], None],
+        shown_as: str,
+    ) -> None:
+        def solve(place: range, images: Tensor, low: int, high: int) -> None:
+            some, solution = self.classifier.labelled(images[low:high])
+            spent.add(solution, self.classifier.spec)
+            take(place[low:high], some)
+
+        with self.batches(stage, indices) as batches:
+            for place, images in batches:
+                self.batch.each(len(place), partial(solve, place, images))
+                self.progress(shown_as, place.stop, len(indices))
 
     def serialized(
         self,
@@ -105,14 +145,27 @@ class Sampler:
         """
         labels = np.full(n, NO_CLASS, dtype=np.int16)
         chains = Chains(self.classifier, self.image, how, spent)
-        for first in range(0, n, how.chains):
-            for low in range(0, min(how.chains, n - first), self.batch_size):
-                high = min(low + self.batch_size, how.chains, n - first)
-                images = self.noisy(stage, range(first + low, first + high))
-                labels[first + low : first + high] = chains.advance(images, low, high)
-                self.progress(shown_as or stage, first + high, n)
-            chains.end_batch()
+
+        def solve(place: range, images: Tensor, low: int, high: int) -> None:
+            chain = place.start % how.chains
+            found = chains.advance(images[low:high], chain + low, chain + high)
+            labels[place.start + low : place.start + high] = found
+
+        with self.batches(stage, range(n), chains=how.chains) as batches:
+            for place, images in batches:
+                self.batch.each(len(place), partial(solve, place, images))
+                self.progress(shown_as or stage, place.stop, n)
+                if place.stop % how.chains == 0 or place.stop == n:
+                    chains.end_batch()
         return labels
+
+
+def _places(count: int, chains: int, rows: int) -> Iterator[range]:
+    """Cut 0..count-1 into batches of at most `rows`, none across a multiple of `chains`."""
+    for first in range(0, count, chains):
+        end = min(first + chains, count)
+        for low in range(first, end, rows):
+            yield range(low, min(low + rows, end))
 
 
 def count_labels(labels: np.ndarray, classes: int) -> np.ndarray:  # (classes,) int64
