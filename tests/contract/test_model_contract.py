@@ -29,7 +29,7 @@ from deqcert.models import (
     weights_digest,
 )
 from deqcert.solvers import SolverSpec, map_tree
-from tests.models.made import make_contractive, tiny_mdeq, use_batch_statistics
+from tests.models.made import make_contractive, tiny_mdeq, tiny_mondeq, use_batch_statistics
 
 SOLVERS = ("picard:6", "anderson:9:1e-3", "broyden:9:1e-3")
 
@@ -101,6 +101,11 @@ BUILDERS: dict[str, Callable[[], EquilibriumModel]] = {
     "mdeq-1-pool": lambda: tiny_mdeq(1),
     "mdeq-2-flatten": lambda: tiny_mdeq(2),
     "mdeq-3-bottleneck": lambda: tiny_mdeq(3, dropout=0.2),
+    "mondeq-dense": lambda: tiny_mondeq(),
+    "mondeq-dense-reflections": lambda: tiny_mondeq(splitting="peaceman-rachford"),
+    "mondeq-dense-absolute": lambda: tiny_mondeq(constraint="absolute", m=0.5),
+    "mondeq-conv": lambda: tiny_mondeq(kind="conv", width=4),
+    "mondeq-conv-absolute": lambda: tiny_mondeq(kind="conv", width=4, constraint="absolute", m=0.5),
     "from_functions": _functions,
     "from_classifier": _plain,
     "own_deq": lambda: _example("own_deq").OwnDEQ(width=24),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deqcert.models import MDEQ, EquilibriumModel, MDEQConfig
+from deqcert.models import MDEQ, EquilibriumModel, MDEQConfig, MonDEQ, MonDEQConfig
 
 TINY: dict[int, dict[str, Any]] = {
     1: {"channels": (4,), "head": "pool"},
@@ -30,6 +30,21 @@ def tiny_mdeq(resolutions: int, **changes: Any) -> MDEQ:
         **changes,
     }
     return MDEQ(MDEQConfig(**config))
+
+
+def tiny_mondeq(**changes: Any) -> MonDEQ:
+    """A monotone DEQ for odd-sized two-colour images, whose operator is no near-identity."""
+    config = {
+        "input_shape": (2, 9, 7),
+        "num_classes": 3,
+        "width": 12,
+        "m": 4.0,
+        "mean": (0.4, 0.5),
+        "std": (0.25, 0.5),
+        "solver": "picard:60:1e-6",
+        **changes,
+    }
+    return MonDEQ(MonDEQConfig(**config))
 
 
 def use_batch_statistics(model: nn.Module, x: Tensor) -> None:

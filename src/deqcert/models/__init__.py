@@ -14,6 +14,9 @@ from deqcert.models.importing import (
 from deqcert.models.inference import inference_copy
 from deqcert.models.mdeq import MDEQ
 from deqcert.models.mdeq_config import MDEQConfig
+from deqcert.models.mondeq import MonDEQ
+from deqcert.models.mondeq_config import MonDEQConfig
+from deqcert.models.proofs import UNPROVED, EquilibriumProof, Proof, ProvesLabels
 from deqcert.models.rows import BATCH_SIZES, solve_rows
 from deqcert.models.wrap import from_classifier, from_functions
 from deqcert.models.zoo import ARCHITECTURES, ModelEntry, available_models, build, load_model
@@ -22,11 +25,17 @@ __all__ = [
     "ARCHITECTURES",
     "BATCH_SIZES",
     "MDEQ",
+    "UNPROVED",
     "EquilibriumModel",
+    "EquilibriumProof",
     "GradientSpec",
     "ImportReport",
     "MDEQConfig",
     "ModelEntry",
+    "MonDEQ",
+    "MonDEQConfig",
+    "Proof",
+    "ProvesLabels",
     "available_models",
     "build",
     "convert_checkpoint",

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from deqcert.errors import CheckpointError, ConfigurationError, DeqcertError
 from deqcert.models.equilibrium import EquilibriumModel
-from deqcert.models.mdeq import MDEQ
-from deqcert.models.mdeq_config import MDEQConfig
+from deqcert.models.families import FAMILIES, config_of, family_of
 
 SUFFIX = ".safetensors"
 WEIGHTS_NAME = f"model{SUFFIX}"
@@ -50,8 +49,8 @@ def save_model(
     """Write a checkpoint and return its path. Nothing half-written is ever left under that path.
 
     Args:
-        model: An `MDEQ` can be rebuilt from the checkpoint alone (`load_model`); other models are
-            read back into an instance (`load_weights`).
+        model: An `MDEQ` or a `MonDEQ` can be rebuilt from the checkpoint alone (`load_model`);
+            other models are read back into an instance (`load_weights`).
         path: A ``.safetensors`` file, which then holds the configuration too; or a folder, which
             gets ``model.safetensors`` and ``config.json``.
         card: Facts about the weights, anything JSON can hold; None keeps `model.card`.
@@ -91,13 +90,13 @@ def read_model(path: Path, *, pretrained: bool = True) -> EquilibriumModel:
             architecture or not finite, or only its own code can build the model.
     """
     tensors, header = _read(path)
-    if header.get("family") != "mdeq":
+    if header.get("family") not in FAMILIES:
         raise CheckpointError(
             f"{path} holds a {header.get('family', 'nameless')!r}, which only its own code can "
             "build; build it and call load_weights"
         )
     try:
-        model = MDEQ(MDEQConfig.from_dict(header["config"]))
+        model = FAMILIES[header["family"]].build(header["config"])
     except (DeqcertError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} has a damaged configuration: {error}") from error
     if pretrained:
@@ -117,8 +116,9 @@ def load_weights(model: EquilibriumModel, path: str | Path) -> None:
 
 def _header(model: EquilibriumModel, card: Mapping[str, Any] | None) -> str:
     content: dict[str, Any] = {"format": FORMAT, "family": type(model).__name__, "card": card or {}}
-    if isinstance(model, MDEQ):
-        content |= {"family": "mdeq", "config": dataclasses.asdict(model.config)}
+    family = family_of(model)
+    if family is not None:
+        content |= {"family": family, "config": dataclasses.asdict(config_of(model))}
     try:
         return json.dumps(content, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -84,7 +84,9 @@ def import_checkpoint(
     if sigma is not None and not (math.isfinite(sigma) and sigma > 0):
         raise ConfigurationError(f"sigma must be finite and > 0, but got {sigma}")
     tensors, ignored = read_state(path)
-    config, notes = _fitting(ARCHITECTURES[architecture], tensors)
+    named = ARCHITECTURES[architecture]
+    assert isinstance(named, MDEQConfig), "the public architectures are MDEQs"
+    config, notes = _fitting(named, tensors)
     names = public_names(config)
     notes += _split_plain_weights(tensors, names)
     model = MDEQ(config)
@@ -134,7 +136,11 @@ def convert_checkpoint(
 
 def public_architectures() -> list[str]:
     """Return the architectures that public checkpoints can be imported as."""
-    return [name for name, config in ARCHITECTURES.items() if config.head == "bottleneck"]
+    return [
+        name
+        for name, config in ARCHITECTURES.items()
+        if isinstance(config, MDEQConfig) and config.head == "bottleneck"
+    ]
 
 
 def _fitting(config: MDEQConfig, tensors: Mapping[str, Tensor]) -> tuple[MDEQConfig, list[str]]:

@@ -11,8 +11,9 @@ from typing import Any
 from deqcert.errors import CheckpointError, unknown_name
 from deqcert.models.checkpoints import SUFFIX, read_model
 from deqcert.models.equilibrium import EquilibriumModel
-from deqcert.models.mdeq import MDEQ
+from deqcert.models.families import FAMILIES, Config, build_config
 from deqcert.models.mdeq_config import MDEQConfig
+from deqcert.models.mondeq_config import MonDEQConfig
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Folder of the shipped weights, NAME.safetensors beside its card NAME.json."""
@@ -21,9 +22,10 @@ DEFAULT_SIGMA_TAG = "s050"
 _TAG = re.compile(r"^(?P<architecture>.+)-(?P<tag>s\d{3})$")
 
 _CIFAR10_MEAN, _CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+_MNIST_MEAN, _MNIST_STD = (0.1307,), (0.3081,)
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-ARCHITECTURES: dict[str, MDEQConfig] = {
+ARCHITECTURES: dict[str, Config] = {
     "mdeq-digits": MDEQConfig(
         input_shape=(1, 8, 8),
         num_classes=10,
@@ -85,6 +87,36 @@ ARCHITECTURES: dict[str, MDEQConfig] = {
         mean=_IMAGENET_MEAN,
         std=_IMAGENET_STD,
     ),
+    # Monotone DEQs for MNIST and Fashion-MNIST. The published fully connected one has 40 units, and
+    # at m = 20 the Lipschitz constant PAPER 5 quotes.
+    "mondeq-fc": MonDEQConfig(
+        input_shape=(1, 28, 28),
+        num_classes=10,
+        width=40,
+        m=20.0,
+        mean=_MNIST_MEAN,
+        std=_MNIST_STD,
+        solver="picard:30:1e-6",
+    ),
+    "mondeq-conv": MonDEQConfig(
+        input_shape=(1, 28, 28),
+        num_classes=10,
+        kind="conv",
+        width=16,
+        m=4.0,
+        pool=4,
+        mean=_MNIST_MEAN,
+        std=_MNIST_STD,
+    ),
+    "mondeq-ibp": MonDEQConfig(
+        input_shape=(1, 28, 28),
+        num_classes=10,
+        width=100,
+        m=0.5,
+        constraint="absolute",
+        mean=(0.0,),
+        std=(1.0,),
+    ),
 }
 
 
@@ -103,7 +135,7 @@ class ModelEntry:
     name: str
     architecture: str
     pretrained: bool
-    config: MDEQConfig
+    config: Config
     card: dict[str, Any]
 
 
@@ -138,18 +170,19 @@ def build(architecture: str, **changes: Any) -> EquilibriumModel:
     """Return a named architecture with fresh weights.
 
     Args:
-        architecture: A name of `ARCHITECTURES`, or ``mdeq`` for one described in full.
-        **changes: Settings of `MDEQConfig` that differ from the named ones.
+        architecture: A name of `ARCHITECTURES`, or ``mdeq`` or ``mondeq`` for one described in
+            full.
+        **changes: Settings of its configuration that differ from the named ones.
 
     Raises:
         UnknownNameError: Unknown architecture or setting.
         ConfigurationError: A setting out of range.
     """
-    if architecture == "mdeq":
-        return MDEQ(MDEQConfig.from_dict(changes))
+    if architecture in FAMILIES:
+        return FAMILIES[architecture].build(changes)
     if architecture not in ARCHITECTURES:
-        raise unknown_name("architecture", architecture, [*ARCHITECTURES, "mdeq"])
-    return MDEQ(ARCHITECTURES[architecture].replace(**changes))
+        raise unknown_name("architecture", architecture, [*ARCHITECTURES, *FAMILIES])
+    return build_config(ARCHITECTURES[architecture].replace(**changes))
 
 
 def load_model(name_or_path: str | Path, *, pretrained: bool = True) -> EquilibriumModel:
