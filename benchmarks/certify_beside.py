@@ -17,10 +17,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from beside import Beside
 from console import track
-from contest import Work, agreement, certifier, certify, load, sampler
+from contest import Work, agreement, certifier, certify, load, sampler, use_threads
 from ledger import Ledger
 
 import deqcert as dc
@@ -83,7 +82,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--again", action="store_true", help="measure what is there once more")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     settings = {k: v for k, v in vars(options).items() if k not in ("beside", "out", "again")}
     ledger = Ledger(options.out, settings, again=options.again)
     model = load(options.model)

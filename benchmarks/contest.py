@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +15,24 @@ import deqcert as dc
 from deqcert.models import MDEQ, build
 from deqcert.smoothing import NoiseSource, Sampler
 
+_ALLOWED = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
 FRESH = ":random"
 """Ends the name of an architecture that is to be measured with random weights."""
+
+
+def use_threads(count: int) -> None:
+    """Compute with `count` threads on as many processors, like processes started from now on.
+
+    Held to its processors, one thread is one thread: what either side does in the background takes
+    its time from the same processor.
+    """
+    torch.set_num_threads(count)
+    if not _ALLOWED:
+        return
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):  # one that has just ended
+            os.sched_setaffinity(int(thread), _ALLOWED[:count])
 
 
 def load(name: str) -> MDEQ:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from console import markdown, track
-from contest import Work, certifier, certify, load
+from contest import Work, certifier, certify, load, use_threads
 from ledger import Ledger
 
 from deqcert.models import BATCH_SIZES, MDEQ
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--again", action="store_true", help="measure what is there once more")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     fixed = ("batches", "images", "steps", "sigma", "threads")
     ledger = Ledger(options.out, {k: getattr(options, k) for k in fixed}, again=options.again)
     pairs = [(name, batch) for name in options.models for batch in options.batch_sizes]

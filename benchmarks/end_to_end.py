@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from beside import Beside
 from console import console, track
-from contest import Work, agreement, certifier, certify, load, sampler
+from contest import Work, agreement, certifier, certify, load, sampler, use_threads
 from ledger import Ledger
 from paired import Pair, paired_summary, report
 
@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--again", action="store_true", help="measure what is there once more")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     free = ("beside", "out", "again", "minutes", "images")
     settings = {k: v for k, v in vars(options).items() if k not in free}
     ledger = Ledger(options.out.with_suffix(".json"), settings, again=options.again)

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from console import markdown, track
-from contest import Work, certifier, certify, load
+from contest import Work, certifier, certify, load, use_threads
 from ledger import Ledger
 
 import deqcert as dc
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--again", action="store_true", help="measure what is there once more")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     settings = {k: v for k, v in vars(options).items() if k not in ("out", "again")}
     ledger = Ledger(options.out.with_suffix(".json"), settings, again=options.again)
     model = load(options.model)

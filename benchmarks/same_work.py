@@ -19,10 +19,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from beside import Beside
 from console import console, track
-from contest import Work, agreement, certifier, certify, load, sampler
+from contest import Work, agreement, certifier, certify, load, sampler, use_threads
 from ledger import Ledger
 
 import deqcert as dc
@@ -91,26 +90,43 @@ def measure(options: argparse.Namespace, ledger: Ledger, name: str) -> None:
         batch=options.batch,
         steps=options.steps,
     )
-    torch.set_num_threads(max(options.threads))
+    use_threads(max(options.threads))
     who = {f"ours {p}": certifier(model, work, dtype=p) for p in options.precisions}
     examples = [data[place * options.skip] for place in range(options.rounds)]
-    with Beside(options.beside) as other:
-        ledger.note("beside", other.facts)
-        for threads in options.threads:
-            key = f"{name}, {threads} thread{'s' if threads > 1 else ''}"
-            torch.set_num_threads(threads)
+    for threads in options.threads:
+        use_threads(threads)
+        with Beside(options.beside) as other:  # meets the same processors
+            ledger.note("beside", other.facts)
             other.load(model, threads=threads)
-            same_labels(options, ledger, key, who, other, examples[0], work)
-            for place, example in enumerate(track(examples, key)):
-                ledger.measure(
-                    f"{key}, round {place}",
-                    lambda e=example: round_of(who, other, e, work, options.tolerance),
-                )
-            if options.srs:
-                ledger.measure(f"{key}, serialized", lambda: serialized(other, examples[0], work))
-            rounds = [ledger.results[f"{key}, round {k}"] for k in range(options.rounds)]
-            ledger.note(key, summary(rounds, work.draws * options.rounds))
-            show(key, ledger.content[key])
+            with_threads(options, ledger, key_of(name, threads), who, other, examples, work)
+
+
+def key_of(name: str, threads: int) -> str:
+    """Return the key of one model's results with a number of threads."""
+    return f"{name}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def with_threads(
+    options: argparse.Namespace,
+    ledger: Ledger,
+    key: str,
+    who: dict[str, dc.Certifier],
+    other: Beside,
+    examples: list[dc.Example],
+    work: Work,
+) -> None:
+    """Measure all rounds under one key, and sum them up."""
+    same_labels(options, ledger, key, who, other, examples[0], work)
+    for place, example in enumerate(track(examples, key)):
+        ledger.measure(
+            f"{key}, round {place}",
+            lambda e=example: round_of(who, other, e, work, options.tolerance),
+        )
+    if options.srs:
+        ledger.measure(f"{key}, serialized", lambda: serialized(other, examples[0], work))
+    rounds = [ledger.results[f"{key}, round {k}"] for k in range(options.rounds)]
+    ledger.note(key, summary(rounds, work.draws * options.rounds))
+    show(key, ledger.content[key])
 
 
 def same_labels(
@@ -172,7 +188,7 @@ def main() -> None:
     settings = {k: v for k, v in vars(options).items() if k not in _NOT_SETTINGS}
     ledger = Ledger(options.out, settings, again=options.again)
     for name in options.models:
-        keys = [f"{name}, {k} thread{'s' if k > 1 else ''}" for k in options.threads]
+        keys = [key_of(name, threads) for threads in options.threads]
         if not all(done(options, ledger, key) for key in keys):
             measure(options, ledger, name)
 

@@ -21,7 +21,13 @@ def other() -> str:
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return a function that runs a script's `main` with a command line."""
+    """Return a function that runs a script's `main` with a command line.
+
+    On all processors: test processes beside this one would end up on the same one.
+    """
+    import contest
+
+    monkeypatch.setattr(contest, "_ALLOWED", [])
 
     def run(main: Callable[[], None], line: str, *more: str) -> None:
         monkeypatch.setattr(sys, "argv", ["script", *line.split(), *more])
