@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deqcert import models, solvers, stats
     from deqcert.certificate import Certificate
+    from deqcert.checks import verify
     from deqcert.data import Example, load_data
     from deqcert.errors import (
         CheckpointError,
@@ -58,6 +59,7 @@ _HOMES = {
     "load_model": "deqcert.models",
     "report": "deqcert.results",
     "train": "deqcert.training",
+    "verify": "deqcert.checks",
 }
 _NAMESPACES = ("models", "solvers", "stats")
 
@@ -85,6 +87,7 @@ __all__ = [
     "solvers",
     "stats",
     "train",
+    "verify",
 ]
 
 

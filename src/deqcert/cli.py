@@ -36,6 +36,7 @@ from deqcert.cli_options import (
     Start,
     Warmup,
     parse_audit,
+    parse_indices,
     parse_radii,
     read_toml,
 )
@@ -302,6 +303,67 @@ def report(
 
     made = make_report(runs, radii=parse_radii(radii), out=out_dir)
     out.print(made)
+
+
+@app.command()
+@one_line_errors
+def verify(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Zoo name, checkpoint file or folder. Default: the shipped one with the "
+            "run's weights digest."
+        ),
+    ] = None,
+    replays: Annotated[
+        int, typer.Option("--replay", help="Make so many random records again, to the bit.")
+    ] = 0,
+    index: Annotated[
+        str | None, typer.Option(help="Images whose records to make again, such as 0,40.")
+    ] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option(help="Test so many draws per record instead of replaying it whole."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the random choices. Default: the system's.")
+    ] = None,
+    batch_size: BatchSize = None,
+    device: Annotated[
+        str | None, typer.Option(help="Torch device of the replay. Default: that of the run.")
+    ] = None,
+    data_dir: DataFolder = None,
+) -> None:
+    """Check a run folder: recompute every bound, and replay records from their noise keys.
+
+    Exit code 0 where all is well, 1 where problems were found, 2 for bad input.
+    """
+    import json
+
+    from deqcert.checks import verify as run_verification
+    from deqcert.checks.console import console_steps
+
+    with console_steps("replay", err) as watch:
+        found = run_verification(
+            run,
+            model=model,
+            data_dir=data_dir,
+            replays=replays,
+            indices=parse_indices(index),
+            draws=draws,
+            seed=seed,
+            device=device,
+            batch_size=batch_size,
+            watch=watch,
+        )
+    if as_json:
+        out.print_json(json.dumps(found.to_json()))
+    else:
+        out.print(found)
+    if not found.clean:
+        raise typer.Exit(1)
 
 
 @app.command()

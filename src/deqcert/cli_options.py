@@ -74,6 +74,18 @@ def parse_radii(text: str | None) -> list[float] | None:
         ) from None
 
 
+def parse_indices(text: str | None) -> list[int]:
+    """Return image indices given on the command line, separated by commas."""
+    if text is None:
+        return []
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise ConfigurationError(
+            f"indices must be whole numbers >= 0 separated by commas, but got {text!r}"
+        )
+    return [int(part) for part in parts]
+
+
 ConfigFile = Annotated[
     Path | None,
     typer.Option(

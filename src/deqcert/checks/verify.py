@@ -1,0 +1,295 @@
+"""`verify`: anyone can check a run folder, with or without the model."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import scipy
+import torch
+
+import deqcert
+from deqcert.checks.bounds import check_bound
+from deqcert.checks.consistency import (
+    check_belongs,
+    check_configuration,
+    check_data,
+    check_set,
+    check_table,
+)
+from deqcert.checks.counts import check_counts
+from deqcert.checks.draws import DrawTest
+from deqcert.checks.models import find_model
+from deqcert.checks.problems import DrawCheck, Place, Problem, Verification
+from deqcert.checks.read import Found, RunFiles, read_run
+from deqcert.checks.replay import certifier_of, replay
+from deqcert.checks.schema import check_schema
+from deqcert.data import SOURCES, Dataset, load_data
+from deqcert.errors import ConfigurationError, DataError, DeqcertError
+from deqcert.models import EquilibriumModel, weights_digest
+from deqcert.results.run_folder import RUN
+from deqcert.smoothing import fresh_seed
+from deqcert.smoothing.certifier import Certifier, check_count
+from deqcert.smoothing.noise import check_seed
+
+Watch = Callable[[int, int, str], None]
+"""Called as ``watch(done, total, what)`` while records are replayed."""
+
+
+def verify(
+    run: str | PathLike[str],
+    *,
+    model: EquilibriumModel | str | Path | None = None,
+    data: Dataset | None = None,
+    data_dir: str | PathLike[str] | None = None,
+    replays: int = 0,
+    indices: Sequence[int] = (),
+    draws: int | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    watch: Watch | None = None,
+) -> Verification:
+    """Check a run folder; say what is wrong in it, record by record.
+
+    Always, at no cost: every record's format and ranges, its counts, plan, audit and shares of
+    alpha; its bound and radius computed again from the counts; prediction, `correct` and `status`;
+    that all records are of the run in ``run.json``, none twice, none left out; ``cohen.tsv``; the
+    labels and the digest of the data set, where it is at hand; the digest of the weights, where the
+    model is. That cannot find a record which is consistent but invented: for this, records are
+    made again from their noise keys.
+
+    Args:
+        run: The run folder.
+        model: The model, its zoo name or path; None looks among the shipped ones by digest.
+        data: The data set; None loads it by its name in ``run.json`` if it is here.
+        data_dir: Folder with the data set's original files.
+        replays: Records to replay, chosen at random; >= 0.
+        indices: Images to replay besides.
+        draws: Test that many draws of each chosen record (of every one, if none is chosen) instead
+            of replaying it whole: see `deqcert.checks.draws` for what this can show.
+        seed: Seed of the random choices; None takes one from the operating system, which whoever
+            made the run cannot have foreseen.
+        device: Device of the replay; None takes that of the run.
+        batch_size: Rows computed at once; hardware only.
+        watch: Callback for progress.
+
+    Raises:
+        RunFolderError: No run folder, or a damaged ``run.json``.
+        ConfigurationError: A replay without a model or data, or numbers out of range.
+    """
+    if type(replays) is not int or replays < 0:
+        raise ConfigurationError(f"replays must be an integer >= 0, but got {replays!r}")
+    if draws is not None:
+        check_count("draws", draws)
+    files = read_run(run)
+    found, problems = _check_files(files)
+    notes: list[str] = []
+    images = _data(files, data, data_dir, notes)
+    if images is not None:
+        problems += check_data(files, found, images)
+    subject = _model(files, model, notes, problems)
+    wanted = bool(replays or indices or draws)
+    result = _Replays()
+    if wanted:
+        seed = fresh_seed() if seed is None else check_seed(seed)
+        chosen = _choose(found, replays, indices, draws is not None, seed)
+        _check_possible(files, subject, images, problems)
+        if subject is not None and images is not None:
+            how = _How(draws, seed, watch or (lambda done, total, what: None))
+            certifier = _certifier(files, subject, device, batch_size, notes, problems)
+            if certifier is not None:
+                result = _replay(certifier, images, chosen, how)
+    elif found:
+        notes.append("nothing was replayed: an invented but consistent record would pass")
+    return Verification(
+        path=str(files.path),
+        records=len(found),
+        problems=tuple(problems + result.problems),
+        notes=tuple(notes),
+        replayed=tuple(result.replayed),
+        draw_checks=tuple(result.draw_checks),
+        seed=seed if wanted else None,
+    )
+
+
+@dataclass(frozen=True)
+class _How:
+    draws: int | None
+    seed: int
+    watch: Watch
+
+
+@dataclass
+class _Replays:
+    problems: list[Problem] = field(default_factory=list)
+    replayed: list[int] = field(default_factory=list)
+    draw_checks: list[DrawCheck] = field(default_factory=list)
+
+
+def _check_files(files: RunFiles) -> tuple[list[Found], list[Problem]]:
+    """Return the records of the right schema, and the problems found without model and data."""
+    problems = [*files.problems, *check_configuration(files.configuration)]
+    exact = _same_libraries(files)
+    found: list[Found] = []
+    for item in files.found:
+        flaws = list(check_schema(item.place, item.record))
+        problems += flaws
+        if flaws:
+            continue  # what the fields say can only be judged if they can be read
+        found.append(item)
+        problems += check_belongs(item.place, item.record, files.configuration)
+        setting = files.configuration.get("audit")
+        problems += check_counts(item.place, item.record, setting)
+        problems += check_bound(item.place, item.record, exact=exact)
+    problems += check_set(files, found)
+    problems += check_table(files.table, found)
+    return found, problems
+
+
+def _same_libraries(files: RunFiles) -> bool:
+    """Whether all bounds come from the SciPy and the kind of machine that is here."""
+    here = {"scipy": scipy.__version__, "machine": platform.machine()}
+    return all(
+        environment.get(name) == value
+        for environment in files.environments
+        for name, value in here.items()
+    )
+
+
+def _data(
+    files: RunFiles,
+    data: Dataset | None,
+    data_dir: str | PathLike[str] | None,
+    notes: list[str],
+) -> Dataset | None:
+    """Return the run's data set, or None, with a note, where it is not here."""
+    if data is not None:
+        return data
+    name, split = files.configuration.get("data"), files.configuration.get("split")
+    if name not in SOURCES:
+        notes.append(f"labels were not checked: the data set {name!r} is not a known one")
+        return None
+    try:
+        return load_data(str(name), split=str(split), folder=data_dir, download=False)
+    except DataError as error:
+        if data_dir is not None:
+            raise
+        notes.append(f"labels were not checked: {error}")
+    except DeqcertError as error:  # an unknown split
+        notes.append(f"labels were not checked: {error}")
+    return None
+
+
+def _model(
+    files: RunFiles,
+    model: EquilibriumModel | str | Path | None,
+    notes: list[str],
+    problems: list[Problem],
+) -> EquilibriumModel | None:
+    """Return the model with the run's weights, or None."""
+    digest = files.configuration.get("weights_digest")
+    subject = find_model(model, digest)
+    if subject is None:
+        notes.append("weights were not checked: no shipped model has their digest; give the model")
+        return None
+    own = weights_digest(subject)
+    if own != digest:
+        why = "the certificates are about other weights than those of this model"
+        problems.append(Place(RUN).problem("configuration.weights_digest", digest, own, why))
+        return None
+    return subject
+
+
+def _check_possible(
+    files: RunFiles,
+    model: EquilibriumModel | None,
+    data: Dataset | None,
+    problems: Sequence[Problem],
+) -> None:
+    """Refuse a replay for which something is missing that is not already a problem."""
+    mismatch = any(found.field == "configuration.weights_digest" for found in problems)
+    if model is None and not mismatch:
+        raise ConfigurationError(
+            f"a replay needs the model of {files.path} (--model): no shipped one has its weights"
+        )
+    if data is None:
+        raise ConfigurationError(
+            f"a replay needs the data set of {files.path}: give its folder (--data-dir)"
+        )
+
+
+def _choose(
+    found: list[Found], replays: int, indices: Sequence[int], by_draws: bool, seed: int
+) -> list[Found]:
+    """Return the records to replay: those asked for, and `replays` random others."""
+    by_index = {item.record["index"]: item for item in found}
+    absent = [index for index in indices if index not in by_index]
+    if absent:
+        raise ConfigurationError(f"the run has no whole record of image {absent[0]}")
+    if by_draws and not replays and not indices:
+        return list(by_index.values())
+    others = sorted(by_index.keys() - set(indices))
+    random = np.random.default_rng([seed & 0xFFFFFFFF, seed >> 32])
+    drawn = random.choice(len(others), size=min(replays, len(others)), replace=False)
+    return [by_index[index] for index in sorted({*indices, *(others[i] for i in drawn)})]
+
+
+def _certifier(
+    files: RunFiles,
+    model: EquilibriumModel,
+    device: str | None,
+    batch_size: int | None,
+    notes: list[str],
+    problems: list[Problem],
+) -> Certifier | None:
+    """Return the run's certifier on a device like the run's, with a note where there is none."""
+    last = files.environments[-1] if files.environments else {}
+    device = device or str(last.get("device", "cpu"))
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        notes.append("the run's GPU is not here: replayed on the CPU")
+        device = "cpu"
+    here = {
+        "deqcert": deqcert.__version__,
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "device": str(torch.device(device)),
+    }
+    other = [f"{name} {last.get(name)!r} there, {own!r} here" for name, own in here.items()
+             if last.get(name) != own]  # fmt: skip
+    if other:
+        notes.append(
+            f"the replay runs elsewhere than the run did ({', '.join(other)}): near ties may fall "
+            "otherwise, so a difference of a few draws need not mean that anybody meddled"
+        )
+    try:
+        return certifier_of(files.configuration, model, device=device, batch_size=batch_size)
+    except (DeqcertError, KeyError, TypeError) as error:
+        why = "the run cannot be repeated from its configuration"
+        problems.append(Place(RUN).problem("configuration", "(settings)", str(error), why))
+        return None
+
+
+def _replay(certifier: Certifier, data: Dataset, chosen: list[Found], how: _How) -> _Replays:
+    """Replay the chosen records, whole or by draws."""
+    result = _Replays()
+    for done, item in enumerate(chosen):
+        index = item.record["index"]
+        how.watch(done, len(chosen), f"image {index}")
+        if index >= len(data):
+            continue  # reported already
+        image = data[index].image
+        if how.draws is None:
+            result.problems += replay(certifier, image, item.place, item.record)
+            result.replayed.append(index)
+            continue
+        test = DrawTest(certifier, how.draws, how.seed, len(chosen))
+        problems, check = test.check(image, item.place, item.record)
+        result.problems += problems
+        result.draw_checks += [] if check is None else [check]
+    how.watch(len(chosen), len(chosen), "")
+    return result
