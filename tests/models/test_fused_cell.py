@@ -249,4 +249,5 @@ def test_a_large_image_is_cut_into_small_chunks():
     fast = inference_copy(MDEQ(config))
     state, (top, _) = _start(MDEQ(config), 16, SINGLE)
     assert fast.f._chunk_rows([*state, top]) == 16
-    assert fast.f._chunk_rows([part[:, :, :8, :8] for part in (*state, top)]) == 64
+    assert fast.f._chunk_rows([part[:, :, :32, :16] for part in (*state, top)]) == 48
+    assert fast.f._chunk_rows([part[:, :, :8, :8] for part in (*state, top)]) == 400

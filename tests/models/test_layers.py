@@ -10,7 +10,14 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from deqcert.models.layers import ConvBatchNorm, WeightNormConv2d, start_plain_convolutions
+from deqcert.models import inference_copy, solve_rows
+from deqcert.models.layers import (
+    ConvBatchNorm,
+    Logits,
+    WeightNormConv2d,
+    start_plain_convolutions,
+)
+from tests.models.made import tiny_mdeq
 
 
 def _norm(part: nn.BatchNorm2d) -> None:
@@ -92,3 +99,27 @@ def test_plain_convolutions_start_narrow_and_weight_normed_ones_do_not():
     assert 0.0097 < deviation < 0.0103  # 9,216 draws: standard error 0.7 %
     assert torch.equal(model[1].weight_v, normed)
     assert torch.equal(model[2].weight, linear)
+
+
+def test_logits_keep_the_precision_of_their_own_weights():
+    layer, x = Logits(6, 3), torch.randn(5, 6)
+    torch.testing.assert_close(layer(x), x @ layer.weight.T + layer.bias)
+    half = x.to(torch.bfloat16)
+    assert layer(half).dtype == torch.float32
+    assert torch.equal(layer(half), layer(half.float()))
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = torch.nn.functional.linear(x, layer.weight, layer.bias)
+        assert torch.equal(layer(x), expected)
+        assert torch.equal(layer(half), expected)
+
+
+def test_an_inference_copy_in_half_precision_has_exact_logits():
+    model = tiny_mdeq(3).eval()
+    x = torch.rand(16, 2, 9, 7)
+    copied = inference_copy(model, dtype=torch.bfloat16)
+    assert torch.equal(copied.head.linear.weight, model.head.linear.weight)
+    assert {p.dtype for p in copied.parameters()} == {torch.bfloat16, torch.float32}
+    logits, solution = solve_rows(copied, x.to(torch.bfloat16), "picard:2")
+    assert logits.dtype == torch.float32
+    assert {part.dtype for part in solution.state} == {torch.bfloat16}
+    assert model.head.linear.weight.dtype == torch.float32

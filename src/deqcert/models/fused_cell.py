@@ -18,9 +18,10 @@ from deqcert.models.mdeq_cell import Fusion, MDEQCell, ResidualBlock
 from deqcert.models.row_chunks import GRAIN, for_chunks
 
 _LAST = torch.channels_last
-_CHUNK_BYTES = 5 << 20
-"""Size of the widest tensor of a chunk: about a core's share of cache, several times over."""
-_CHUNK_ROWS = 64
+_CHUNK_BYTES = 8 << 20
+"""Size of the widest tensor of a chunk: small enough to be in a cache when the next layer reads it,
+and not to come from fresh pages; large enough for the calls to cost little beside the work."""
+_CHUNK_ROWS = 512
 _NARROW = 8
 """Output channels up to which two pixels share one vector register of 16 numbers."""
 

@@ -10,7 +10,7 @@ from torch import nn
 from deqcert.errors import ConfigurationError
 from deqcert.models.equilibrium import EquilibriumModel
 from deqcert.models.fused_cell import FusedCell, fused_cell
-from deqcert.models.layers import fold_batch_norm
+from deqcert.models.layers import Logits, fold_batch_norm
 from deqcert.models.mdeq_cell import MDEQCell
 
 
@@ -29,7 +29,8 @@ def inference_copy(
 
     Args:
         model: Any equilibrium model.
-        dtype: Precision of the copy; None keeps the model's.
+        dtype: Precision of the copy; None keeps the model's. The logits of an MDEQ stay in float32
+            even if all else is in half precision.
         device: Where the copy lives; None keeps the model's.
 
     Raises:
@@ -41,7 +42,18 @@ def inference_copy(
         raise ConfigurationError(f"eval() must reach all modules, but {stubborn[0]!r} still trains")
     _fold_children(folded)
     _fuse_cells(folded, dtype, device)
-    return folded.to(device=device, dtype=dtype).requires_grad_(False)
+    exact = copy.deepcopy([part for part in folded.modules() if isinstance(part, Logits)])
+    folded = folded.to(device=device, dtype=dtype)
+    if dtype in (torch.bfloat16, torch.float16):
+        _restore_logits(folded, exact)
+    return folded.requires_grad_(False)
+
+
+def _restore_logits(model: nn.Module, exact: list[Logits]) -> None:
+    """Give the layers of logits the weights they had before they lost half of their bits."""
+    layers = [part for part in model.modules() if isinstance(part, Logits)]
+    for layer, before in zip(layers, exact, strict=True):
+        layer.float().load_state_dict(before.state_dict())
 
 
 def _fuse_cells(

@@ -83,6 +83,17 @@ class ConvBatchNorm(nn.Module):
         return fold_batch_norm(self.conv, self.norm)
 
 
+class Logits(nn.Linear):
+    """The layer that ends in the logits; an inference copy keeps it in float32 at least.
+
+    In bfloat16 two of ten logits are equal, or nearer than their rounding, in a percent of draws.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # (batch, features) -> (batch, classes)
+        """Return the logits, in the layer's own precision."""
+        return super().forward(input.to(self.weight.dtype))
+
+
 def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     """Return the convolution equal to `norm(conv(x))` in eval mode, computed in float64.
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from deqcert.models.layers import ConvBatchNorm
+from deqcert.models.layers import ConvBatchNorm, Logits
 from deqcert.models.mdeq_config import MDEQConfig
 
 
@@ -58,7 +58,7 @@ class BottleneckHead(nn.Module):
             for i in range(len(wide) - 1)
         )
         self.final = ConvBatchNorm(wide[-1], config.final_width, 1, bias=True)
-        self.linear = nn.Linear(config.final_width, config.num_classes)
+        self.linear = Logits(config.final_width, config.num_classes)
 
     def forward(self, state: tuple[Tensor, ...]) -> Tensor:  # (batch, classes)
         """Return the logits."""
@@ -95,7 +95,7 @@ class LinearHead(nn.Module):
         super().__init__()
         self.pool = config.head == "pool"
         width = sum(config.channels) if self.pool else config.state_size
-        self.linear = nn.Linear(width, config.num_classes)
+        self.linear = Logits(width, config.num_classes)
 
     def forward(self, state: tuple[Tensor, ...]) -> Tensor:  # (batch, classes)
         """Return the logits."""
