@@ -74,6 +74,16 @@ def parse_radii(text: str | None) -> list[float] | None:
         ) from None
 
 
+def parse_distances(text: str) -> tuple[float, ...]:
+    """Return distances given on the command line, separated by commas."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigurationError(
+            f"distances must be numbers separated by commas, but got {text!r}"
+        ) from None
+
+
 def parse_indices(text: str | None) -> list[int]:
     """Return image indices given on the command line, separated by commas."""
     if text is None:

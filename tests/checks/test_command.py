@@ -1,4 +1,4 @@
-"""`deqcert verify` as a user runs it."""
+"""`deqcert verify` and `deqcert attack` as a user runs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import deqcert
 from deqcert.checks import Verification
 from deqcert.cli import app
-from deqcert.cli_options import parse_indices
+from deqcert.cli_options import parse_distances, parse_indices
 from deqcert.errors import ConfigurationError
 from tests.checks.runs import Forgery
 
@@ -29,7 +29,7 @@ def command(*arguments: str | Path) -> tuple[int, str, str]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "run"
-    options = ["--n0", "20", "--method", "standard", "--seed", "0", "--max", "2", "--skip", "40"]
+    options = ["--n0", "20", "--method", "standard", "--seed", "0", "--max", "2", "--skip", "80"]
     assert command("certify", *CERTIFY, *options, "--out", folder)[0] == 0
     return folder
 
@@ -38,7 +38,7 @@ def test_a_clean_run_exits_with_0_and_finds_its_model_by_its_digest(run: Path):
     code, out, _ = command("verify", run, "--replay", 1, "--seed", 0)
     assert code == 0
     assert "2 records checked, 1 replayed whole: clean" in " ".join(out.split())
-    code, out, _ = command("verify", run, "--draws", 30, "--index", "0,40")
+    code, out, _ = command("verify", run, "--draws", 30, "--index", "0,80")
     assert code == 0
     assert "draws of 2 tested" in " ".join(out.split())
 
@@ -49,14 +49,14 @@ def test_problems_are_named_and_exit_with_1(run: Path, tmp_path: Path):
     forged.save()
     code, out, _ = command("verify", forged.path)
     assert code == 1
-    assert "image 40" in out
+    assert "image 80" in out
     assert "radius" in out
     code, out, _ = command("verify", forged.path, "--json")
     assert code == 1
     found = json.loads(out)
     assert not found["clean"]
     assert {p["field"] for p in found["problems"]} >= {"radius"}
-    assert found["problems"][0]["index"] == 40
+    assert found["problems"][0]["index"] == 80
 
 
 @pytest.mark.parametrize(
@@ -94,3 +94,37 @@ def test_indices_are_parsed():
     assert parse_indices("0, 40") == [0, 40]
     with pytest.raises(ConfigurationError, match="indices must be"):
         parse_indices("1;2")
+
+
+def test_attack_writes_lines_and_a_plot_and_says_it_is_no_proof(run: Path, tmp_path: Path):
+    quick = ["--steps", "3", "--samples", "4", "--n", "100", "--distances", "1,6", "--seed", "0"]
+    code, out, _ = command("attack", run, *quick, "--out", tmp_path / "attack")
+    assert code == 0
+    text = " ".join(out.split())
+    assert "1 certified images" in text
+    assert "none fell inside its radius" in text
+    assert "no proof" in text
+    names = {path.name for path in (tmp_path / "attack").iterdir()}
+    assert names == {"attack.json", "attack.jsonl", "attack.png", "attack.pdf"}
+    code, out, _ = command("attack", run, *quick, "--out", tmp_path / "attack", "--json")
+    assert code == 0
+    assert json.loads(out)["fallen_inside"] == []
+    code, out, err = command("attack", run, "--distances", "a", "--out", tmp_path / "attack")
+    assert (code, out) == (2, "")
+    assert "distances must be numbers" in err
+
+
+def test_an_attack_that_succeeds_inside_exits_with_1(run: Path, tmp_path: Path):
+    forged = Forgery.of(run, tmp_path / "run")
+    forged.record["radius"] = 4.0
+    forged.save()
+    quick = ["--steps", "5", "--samples", "4", "--n", "200", "--distances", "1", "--seed", "0"]
+    code, out, _ = command("attack", forged.path, *quick)
+    assert code == 1
+    assert "FELL INSIDE their radius: images 80" in " ".join(out.split())
+
+
+def test_distances_are_parsed():
+    assert parse_distances("1, 1.5") == (1.0, 1.5)
+    with pytest.raises(ConfigurationError, match="distances must be"):
+        parse_distances("1;2")

@@ -1,0 +1,290 @@
+"""`attack_run`: try to make certified images fall, inside their radius and outside it.
+
+An empirical check and no proof: attacks that fail say nothing about attacks that were not tried. A
+fall inside a radius does refute a certificate (up to the judge's alpha); falls a little outside say
+how tight it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deqcert.checks.attack_folder import AttackFolder
+from deqcert.checks.attack_result import Attack
+from deqcert.checks.judge import FELL, HELD, Judge
+from deqcert.checks.models import find_model
+from deqcert.checks.pgd import Ascent, Logits, along, ascend, differentiable
+from deqcert.checks.replay import certifier_of
+from deqcert.data import Dataset, load_data
+from deqcert.errors import ConfigurationError, RunFolderError
+from deqcert.models import EquilibriumModel, weights_digest
+from deqcert.results import RunFolder
+from deqcert.smoothing import Certifier, NoiseSource, fresh_seed
+from deqcert.smoothing.noise import check_seed, keyed_generator
+from deqcert.solvers import SolverSpec
+
+Watch = Callable[[int, int, str], None]
+
+SMOOTH_PGD, PGD, RANDOM = "smooth-pgd", "pgd", "random"
+ATTACKS = (SMOOTH_PGD, PGD, RANDOM)
+BASE = "base"
+DISTANCES = (0.5, 1.0, 1.5, 2.0, 3.0)
+# A random direction is followed until it is long enough; clipping may make it ever slower.
+_FARTHEST = 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackSpec:
+    """What is attacked how.
+
+    Attributes:
+        distances: Lengths of the shifts in units of the certified radius, > 0; up to 1 is inside
+            (at 1, a millionth of the radius short of it: the certified ball is open).
+        steps: Gradient steps, >= 1.
+        samples: Noisy copies per gradient of smooth-PGD, >= 1.
+        n: Draws of each judgement, >= 1.
+        alpha: Probability that one judgement names a wrong class, in (0, 1).
+
+    Raises:
+        ConfigurationError: A value out of range.
+    """
+
+    distances: tuple[float, ...] = DISTANCES
+    steps: int = 20
+    samples: int = 32
+    n: int = 1000
+    alpha: float = 0.001
+
+    def __post_init__(self) -> None:
+        Ascent(steps=self.steps, samples=self.samples)
+        if not self.distances or not all(0 < d < float("inf") for d in self.distances):
+            raise ConfigurationError(
+                f"distances must be numbers > 0, in units of the radius, but got {self.distances}"
+            )
+        object.__setattr__(self, "distances", tuple(sorted({float(d) for d in self.distances})))
+
+
+def attack_run(
+    run: str | PathLike[str],
+    *,
+    model: EquilibriumModel | str | Path | None = None,
+    data: Dataset | None = None,
+    data_dir: str | PathLike[str] | None = None,
+    spec: AttackSpec | None = None,
+    limit: int | None = None,
+    out: str | PathLike[str] | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    watch: Watch | None = None,
+) -> Attack:
+    """Attack the certified images of a run; resumable, one line per image.
+
+    Three shifts of every length are tried: smooth-PGD (through the mean of the softmax over noisy
+    copies), PGD against the classifier without noise, and a random direction for comparison. The
+    smoothed classifier judges each by PREDICT with `spec.n` draws; besides, the classifier without
+    noise is asked about the images of PGD.
+
+    Args:
+        run: The run folder.
+        model: The model, its zoo name or path; None looks among the shipped ones by digest.
+        data: The data set; None loads it by its name in ``run.json``.
+        data_dir: Folder with the data set's original files.
+        spec: What is attacked how.
+        limit: Attack at most so many certified images, the first ones; a later call may raise it.
+        out: Folder of the results; None means ``attack`` in the run folder. Resumed if it holds an
+            attack with the same settings.
+        seed: Seed of all noise; None takes the folder's, or for a new one the system's.
+        device: Torch device; None means the CPU.
+        batch_size: Rows computed at once by the judge; hardware only.
+        watch: Callback for progress.
+
+    Raises:
+        RunFolderError: No run folder, or an attack with other settings in `out`.
+        ConfigurationError: No model, other weights or other data than the run's, or a value out of
+            range.
+    """
+    folder = RunFolder.open(run)
+    spec = spec or AttackSpec()
+    if limit is not None and limit < 1:
+        raise ConfigurationError(f"the number of images must be >= 1, but got {limit}")
+    subject = _model(folder, model)
+    images = _data(folder, data, data_dir)
+    configuration = {**folder.configuration, "method": "standard", "n": spec.n, "alpha": spec.alpha}
+    certifier = certifier_of(configuration, subject, device=device, batch_size=batch_size)
+    targets = [record for record in folder.records() if record["radius"] > 0][:limit]
+    place = Path(out) if out is not None else folder.path / "attack"
+    header = {"run": folder.configuration, "attack": dataclasses.asdict(spec)}
+    with AttackFolder.create_or_resume(place, header, seed, fresh_seed) as results:
+        attacker = _Attacker(certifier, subject, spec, check_seed(results.seed))
+        missing = [record for record in targets if record["index"] not in results.done]
+        for done, record in enumerate(missing, start=len(targets) - len(missing)):
+            if watch is not None:
+                watch(done, len(targets), f"image {record['index']}")
+            results.append(attacker.attack(images[record["index"]].image, record))
+        wanted = {record["index"] for record in targets}
+        lines = [line for line in results.lines if line["index"] in wanted]
+    return Attack(
+        path=str(place),
+        guarantee=_guarantee(targets),
+        gradient=attacker.gradient,
+        spec=asdict(spec),
+        seed=results.seed,
+        images=tuple(lines),
+    )
+
+
+class _Attacker:
+    """Attacks one image after the other."""
+
+    def __init__(
+        self, certifier: Certifier, model: EquilibriumModel, spec: AttackSpec, seed: int
+    ) -> None:
+        self.certifier = certifier
+        self.spec = spec
+        self.seed = seed
+        self.device = certifier.classifier.device
+        solver: SolverSpec = certifier.classifier.spec
+        self.logits: Logits
+        self.logits, self.gradient = differentiable(model, solver, device=self.device)
+        self.judge = Judge(certifier=certifier, n=spec.n, alpha=spec.alpha, seed=seed)
+
+    def attack(self, image: Tensor, record: dict[str, Any]) -> dict[str, Any]:
+        """Return the line of one image."""
+        started = time.perf_counter()
+        index, certified = record["index"], record["prediction"]
+        lengths = torch.tensor(self.spec.distances, dtype=torch.float64) * record["radius"]
+        clean = self.judge.verdict(image, index, certified)
+        shifted = {
+            SMOOTH_PGD: self._ascend(image, certified, lengths, self._noise(index, image)),
+            PGD: self._ascend(
+                image, certified, lengths, lambda step: torch.zeros_like(image)[None]
+            ),
+            RANDOM: self._random(image, index, lengths),
+        }
+        outcomes = [
+            outcome
+            for name, moved in shifted.items()
+            for outcome in self._judged(name, image, moved, index, certified)
+        ]
+        outcomes += self._base(image, shifted[PGD], certified)
+        return {
+            "index": index,
+            "prediction": certified,
+            "radius": record["radius"],
+            "share": clean.share,
+            "outcomes": outcomes,
+            "seconds": time.perf_counter() - started,
+        }
+
+    def _ascend(
+        self,
+        image: Tensor,
+        certified: int,
+        lengths: Tensor,
+        noise: Callable[[int], Tensor],
+    ) -> Tensor:  # (B, C, H, W) on the CPU
+        moved = ascend(
+            self.logits,
+            image.to(self.device),
+            torch.eye(self.certifier.classifier.num_classes, device=self.device)[certified],
+            lengths.to(self.device, torch.float32),
+            lambda step: noise(step).to(self.device),
+            steps=self.spec.steps,
+        )
+        return moved.cpu()
+
+    def _noise(self, index: int, image: Tensor) -> Callable[[int], Tensor]:
+        """Return fresh noise for every step, of a stage that the judge does not use."""
+        source = NoiseSource(
+            seed=self.seed,
+            index=index,
+            shape=tuple(image.shape),
+            sigma=self.certifier.settings.sigma,
+        )
+        m = self.spec.samples
+        return lambda step: torch.from_numpy(
+            source.draws("attack", range(step * m, (step + 1) * m))
+        )
+
+    def _random(self, image: Tensor, index: int, lengths: Tensor) -> Tensor:
+        """Return one random direction, followed to each length as far as pixels allow."""
+        generator = keyed_generator(self.seed, index, "attack-direction")
+        direction = torch.from_numpy(generator.standard_normal(tuple(image.shape)))
+        direction = (direction / direction.norm())[None].expand(len(lengths), *image.shape)
+        clean = image[None].expand(len(lengths), *image.shape)
+        return along(clean, direction, lengths, most=_FARTHEST)
+
+    def _judged(
+        self, name: str, image: Tensor, moved: Tensor, index: int, certified: int
+    ) -> list[dict[str, Any]]:
+        found = []
+        for distance, shifted in zip(self.spec.distances, moved, strict=True):
+            verdict = self.judge.verdict(shifted, index, certified)
+            found.append(
+                {
+                    "attack": name,
+                    "distance": distance,
+                    "length": _length(shifted, image),
+                    **asdict(verdict),
+                }
+            )
+        return found
+
+    def _base(self, image: Tensor, moved: Tensor, certified: int) -> list[dict[str, Any]]:
+        """Return what the classifier without noise says about the images of PGD."""
+        labels, _ = self.certifier.classifier.labelled(moved)
+        return [
+            {
+                "attack": BASE,
+                "distance": distance,
+                "length": _length(shifted, image),
+                "outcome": HELD if label == certified else FELL,
+                "label": int(label),
+                "share": float(label == certified),
+            }
+            for distance, shifted, label in zip(
+                self.spec.distances, moved, labels.label.tolist(), strict=True
+            )
+        ]
+
+
+def _length(moved: Tensor, image: Tensor) -> float:
+    return float((moved.double() - image.double()).norm())
+
+
+def _guarantee(targets: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(sorted({record["guarantee"] for record in targets})) or "no certified image"
+
+
+def _model(folder: RunFolder, model: EquilibriumModel | str | Path | None) -> EquilibriumModel:
+    digest = folder.configuration["weights_digest"]
+    subject = find_model(model, digest)
+    if subject is None:
+        raise ConfigurationError(
+            f"an attack needs the model of {folder.path} (--model): no shipped one has its weights"
+        )
+    if weights_digest(subject) != digest:
+        raise ConfigurationError(
+            f"{folder.path} is about weights {digest[:16]}..., but this model has "
+            f"{weights_digest(subject)[:16]}..."
+        )
+    return subject
+
+
+def _data(folder: RunFolder, data: Dataset | None, data_dir: str | PathLike[str] | None) -> Dataset:
+    configuration = folder.configuration
+    if data is None:
+        data = load_data(configuration["data"], split=configuration["split"], folder=data_dir)
+    if data.digest != configuration["data_digest"]:
+        raise RunFolderError(f"{folder.path} is about other images than {data!r}")
+    return data
