@@ -53,6 +53,13 @@ class Part:
 PARTS = (
     Part(name="cell_cost", script="cell_cost.py", full="", quick="--rows 64 --repeats 3"),
     Part(
+        name="overhead",
+        script="overhead.py",
+        full="",
+        quick="--models mdeq-digits-s050 --dtypes float32 --n 800 --repeats 3",
+        keeps=True,
+    ),
+    Part(
         name="factors_digits",
         script="factors.py",
         full="--images 5 --n 1000",

@@ -23,13 +23,22 @@ BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 def summary(folder: Path) -> str:
     """Return all tables there are results for, under headings, the machine with each."""
+    found = [
+        (title, path, show) for title, pattern, show in SECTIONS for path in folder.glob(pattern)
+    ]
+    known = {path for _, path, _ in found}
+    # Scripts that write a table of their own, NAME.md beside NAME.json.
+    rest = [p for p in folder.glob("*.json") if p not in known and p.with_suffix(".md").exists()]
     parts = []
-    for title, pattern, show in SECTIONS:
-        for path in sorted(folder.glob(pattern)):
-            content = json.loads(path.read_text(encoding="utf-8"))
-            body = show(content)
-            if body:
-                parts.append(f"### {title}: {path.name}\n\n{body}\n{_machine(content)}\n")
+    for title, path, show in sorted(found, key=lambda f: _ORDER[f[0]] + f[1].name):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if body := show(content):
+            parts.append(f"### {title}: {path.name}\n\n{body}\n{_machine(content)}")
+    for path in sorted(rest):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        body = path.with_suffix(".md").read_text(encoding="utf-8")
+        title = path.stem.replace("_", " ").capitalize()
+        parts.append(f"### {title}: {path.name}\n\n{body}\n{_machine(content)}")
     return "\n".join(parts)
 
 
@@ -170,6 +179,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("Cost against the number of draws", "cost_against_n*.json", _draws),
     ("Cost against batch and model size", "cost_against_size*.json", _size),
 )
+_ORDER = {title: f"{place:02}" for place, (title, _, _) in enumerate(SECTIONS)}
 
 
 def main() -> None:
