@@ -62,7 +62,7 @@ def test_standard_is_clopper_pearson_of_the_counted_draws():
 
 
 @pytest.mark.parametrize("method", ["standard", "srs", "srs-paper"])
-@pytest.mark.parametrize("start", ["previous", "clean", "mean"])
+@pytest.mark.parametrize("start", ["previous", "clean", "linear"])
 def test_the_hardware_batch_size_changes_nothing(method: str, start: str):
     found = [
         certifier(StickyDEQ(), method=method, start=start, batch_size=size, audit=60).certify(

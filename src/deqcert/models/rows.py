@@ -6,7 +6,7 @@ computed in a few even batch sizes, short batches padded and the padding cut off
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -76,6 +76,28 @@ def solve_rows(
     return torch.cat(logits), _join(solutions)
 
 
+@torch.no_grad()
+def start_rows(
+    model: EquilibriumModel,
+    x: Tensor,  # (batch, C, H, W)
+    start: Callable[[Any], State],
+    *,
+    sizes: Sequence[int] = BATCH_SIZES,
+) -> tuple[Tensor, State]:  # (batch, classes), (batch, ...) or a tuple of such
+    """Return the logits of the states that `start` makes of the injections, and these states.
+
+    No cell is evaluated. Batches are cut and padded as in `solve_rows`.
+    """
+    logits, states = [], []
+    for low in range(0, len(x), sizes[-1]):
+        chunk = x[low : low + sizes[-1]]
+        count = len(chunk)
+        state = start(model.inject(_pad(chunk, next(size for size in sizes if size >= count))))
+        logits.append(model.classify(state)[:count])
+        states.append(_cut(state, 0, count))
+    return torch.cat(logits), _join_states(states)
+
+
 def _solve_chunk(
     model: EquilibriumModel,
     x: Tensor,  # (batch, C, H, W), at most sizes[-1] rows
@@ -105,18 +127,16 @@ def _cut(tree: Any, low: int, high: int) -> Any:
 
 
 def _join(solutions: Sequence[Solution]) -> Solution:
-    first = solutions[0].state
-    state: State
-    if isinstance(first, Tensor):
-        state = torch.cat([leaves(s.state)[0] for s in solutions])
-    else:
-        parts = zip(*(leaves(s.state) for s in solutions), strict=True)
-        state = tuple(torch.cat(part) for part in parts)
     return Solution(
-        state=state,
+        state=_join_states([s.state for s in solutions]),
         status=torch.cat([s.status for s in solutions]),
         steps=torch.cat([s.steps for s in solutions]),
         residual=torch.cat([s.residual for s in solutions]),
         cell_evaluations=torch.cat([s.cell_evaluations for s in solutions]),
         rows_evaluated=sum(s.rows_evaluated for s in solutions),
     )
+
+
+def _join_states(states: Sequence[State]) -> State:
+    parts = tuple(torch.cat(part) for part in zip(*map(leaves, states), strict=True))
+    return parts[0] if isinstance(states[0], Tensor) else parts

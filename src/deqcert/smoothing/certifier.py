@@ -80,12 +80,13 @@ def check_count(name: str, value: object) -> int:
     return int(value)
 
 
-def default_serial(reference: SolverSpec) -> str:
+def default_serial(reference: SolverSpec, start: str) -> str:
     """Return the warm solver for a reference: three Anderson steps as published, or one step.
 
-    Three steps save nothing where the reference takes about as many.
+    Three steps save nothing where the reference takes about as many, and from a linear prediction
+    one step at a time goes as far as a draw needs.
     """
-    return "picard:1" if reference.max_steps <= 5 else "anderson:3"
+    return "picard:1" if start == "linear" or reference.max_steps <= 5 else "anderson:3"
 
 
 def default_warmup(reference: SolverSpec) -> str:
@@ -109,10 +110,13 @@ class Certifier:
         method: ``"standard"``, ``"srs"`` or ``"srs-paper"`` (no guarantee).
         reference: Solver of the base classifier; default: the model's own, else anderson:30.
         serial: Solver of serialized draws; default anderson:3, or picard:1 where the reference
-            takes at most 5 steps.
+            takes at most 5 steps or the start is linear.
         warmup: Solver of the first serialized batch; default anderson:10, or the reference where
             that is shorter.
-        start: Start of serialized solves: ``"previous"``, ``"clean"`` or ``"mean"``.
+        start: Start of serialized solves: the ``"previous"`` draw's fixed point; that of the
+            ``"clean"`` image; or ``"linear"``, a prediction from the injection fitted to 64 draws
+            of this image, where draws without a clear lead are solved on by `serial`, up to three
+            times.
         chains: Serialized rows followed side by side, >= 1; part of the method.
         audit: Audited draws: a count, a share in (0, 1) of the draws labelled with the class, or
             ``"auto"``: planned per image from the pilot.
@@ -159,7 +163,7 @@ class Certifier:
         dtype: torch.dtype | str | None = None,
     ) -> None:
         cold = SolverSpec.parse(reference or model.solver or "anderson:30")
-        warm = SolverSpec.parse(serial or default_serial(cold))
+        warm = SolverSpec.parse(serial or default_serial(cold, start))
         first = SolverSpec.parse(warmup or default_warmup(cold))
         self.settings = Settings(
             sigma=float(sigma),

@@ -20,10 +20,12 @@ class Serialization:
 
     Attributes:
         serial: Warm solver of every batch but the first.
-        warmup: Solver of the first batch, from the model's own start.
+        warmup: Solver of the first batch (of the fit rows, for ``linear``), from the model's own
+            start.
         start: A name of `starts.STARTS`: ``previous``: each row goes on from its own last fixed
             point; ``clean``: every row starts from the fixed point of the image without noise;
-            ``mean``: every row starts from the mean of the last batch.
+            ``linear``: a linear prediction from the injection, solved on only where the lead is
+            not clear (`settling.Settling`); nothing then depends on `chains`.
         chains: Rows followed side by side. Part of the method, unlike the hardware batch size.
     """
 

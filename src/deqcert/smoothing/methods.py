@@ -145,6 +145,7 @@ def _plan(
     how = procedure.serialization
     # Shorter chains than in the run, so that most pilot draws are warm ones.
     chains = max(1, min(how.chains, procedure.n0 // 5))
+    sampler.prepare(how, pilot)
     warm = Spent()
     labels = sampler.serialized(
         "selection",
@@ -153,9 +154,12 @@ def _plan(
         warm,
         shown_as="pilot",
     )
-    warm_cost = how.serial.max_steps
     pilot.merge(warm)
-    later = np.arange(len(labels)) >= chains if procedure.n0 > chains else slice(None)
+    if how.start == "linear":
+        warm_cost, later = warm.cell_evaluations / procedure.n0, slice(None)
+    else:
+        warm_cost = how.serial.max_steps
+        later = np.arange(len(labels)) >= chains if procedure.n0 > chains else slice(None)
     serial, cold = labels[later], reference[later]
     claimed, confirmed = serial == predicted, cold == predicted
     return plan_audit(

@@ -15,6 +15,7 @@ from deqcert.smoothing.chains import Chains, Serialization
 from deqcert.smoothing.classifier import NO_CLASS, Labels, ReferenceClassifier
 from deqcert.smoothing.hardware import HardwareBatch
 from deqcert.smoothing.noise import NoiseSource
+from deqcert.smoothing.settling import FIT_ROWS, PredictedSolves, Settling
 from deqcert.smoothing.spent import Spent
 
 Progress = Callable[[str, int, int], None]
@@ -52,6 +53,7 @@ class Sampler:
         self.noise = noise
         self.batch = HardwareBatch(batch_size) if isinstance(batch_size, int) else batch_size
         self.progress = progress
+        self._settling: Settling | None = None
 
     def noisy(self, stage: str, indices: np.ndarray | range) -> Tensor:  # (count, C, H, W)
         """Return noisy copies; never clipped: the theorem is about x + e as it is."""
@@ -144,7 +146,7 @@ class Sampler:
         kept, and the states of the chains.
         """
         labels = np.full(n, NO_CLASS, dtype=np.int16)
-        chains = Chains(self.classifier, self.image, how, spent)
+        chains = self._serial_solves(how, spent)
 
         def solve(place: range, images: Tensor, low: int, high: int) -> None:
             chain = place.start % how.chains
@@ -158,6 +160,18 @@ class Sampler:
                 if place.stop % how.chains == 0 or place.stop == n:
                     chains.end_batch()
         return labels
+
+    def prepare(self, how: Serialization, spent: Spent) -> None:
+        """Make what serialized labels need once per image: the fit of the start ``linear``."""
+        if how.start == "linear" and self._settling is None:
+            rows = self.noisy("start", range(FIT_ROWS))
+            self._settling = Settling(self.classifier, rows, how, spent)
+
+    def _serial_solves(self, how: Serialization, spent: Spent) -> Chains | PredictedSolves:
+        self.prepare(how, spent)
+        if how.start == "linear" and self._settling is not None:
+            return PredictedSolves(self._settling, spent)
+        return Chains(self.classifier, self.image, how, spent)
 
 
 def _places(count: int, chains: int, rows: int) -> Iterator[range]:

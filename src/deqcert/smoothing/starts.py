@@ -95,26 +95,6 @@ class PreviousStart(Start):
         return parts[0] if self._single else parts
 
 
-class MeanStart(PreviousStart):
-    """Every row starts from the mean of the last states of all chains."""
-
-    def __init__(self, chains: int) -> None:
-        super().__init__(chains)
-        self._mean: State | None = None
-
-    def state0(self, low: int, high: int) -> State | None:
-        """Return the mean, once per row; None in the first batch."""
-        return None if self._mean is None else repeated(self._mean, high - low)
-
-    def end_batch(self) -> None:
-        """Take the mean over all chains at once, so the hardware batch size cannot enter it."""
-        super().end_batch()
-        if self._kept is not None:
-            # Rows that failed hold zeros: a poor start, nothing worse.
-            mean = tuple(part.double().mean(0, keepdim=True).to(part) for part in self._kept)
-            self._mean = self._built(mean)
-
-
 def parts_of(state: State) -> tuple[Tensor, ...]:
     """Return the tensors of a state."""
     return (state,) if isinstance(state, Tensor) else state
@@ -127,19 +107,18 @@ def repeated(state: State, rows: int) -> State:  # tensors of shape (1, ...) -> 
     return tuple(part.expand(rows, *part.shape[1:]).contiguous() for part in state)
 
 
-STARTS: dict[str, type[Start]] = {
-    "previous": PreviousStart,
-    "clean": CleanStart,
-    "mean": MeanStart,
-}
+_RULES: dict[str, type[Start]] = {"previous": PreviousStart, "clean": CleanStart}
+
+STARTS = (*_RULES, "linear")
+"""Names of all starts; ``linear`` is not a chain's rule but `settling.Settling`."""
 
 
 def make_start(name: str, chains: int) -> Start:
-    """Return the start rule called `name`.
+    """Return the start rule of chains called `name`.
 
     Raises:
-        UnknownNameError: No rule is called that.
+        UnknownNameError: No rule of chains is called that.
     """
-    if name not in STARTS:
-        raise unknown_name("start", name, STARTS)
-    return STARTS[name](chains)
+    if name not in _RULES:
+        raise unknown_name("start of chains", name, _RULES)
+    return _RULES[name](chains)

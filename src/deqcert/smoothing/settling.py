@@ -1,0 +1,148 @@
+"""Serialized labels by prediction: solve on only where the lead is not clear yet."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deqcert.models.rows import solve_rows, start_rows
+from deqcert.smoothing.chains import Serialization
+from deqcert.smoothing.classifier import Labels, ReferenceClassifier, labels_of
+from deqcert.smoothing.predictor import LinearPredictor
+from deqcert.smoothing.spent import Spent
+from deqcert.solvers import Solution, State, select_rows
+
+FIT_ROWS = 64
+"""Noisy copies the prediction is fitted to; 20 do nearly as well, and they are solved once."""
+
+ROUNDS = 3
+"""Warm solves that a draw without a clear lead gets at most."""
+
+
+class Settling:
+    """What one image's prediction knows: the linear map, and how far leads still move after it.
+
+    The fit rows have a noise stage of their own and are solved by the warm-up solver. A draw's
+    label is settled after so many rounds (0: the prediction alone) when its lead is above the
+    largest change that any fit row's lead still had to go through there.
+
+    Args:
+        classifier: The reference classifier.
+        images: The noisy fit rows.
+        how: Solvers.
+        spent: Account of the fit.
+    """
+
+    def __init__(
+        self,
+        classifier: ReferenceClassifier,
+        images: Tensor,  # (rows, C, H, W)
+        how: Serialization,
+        spent: Spent,
+    ) -> None:
+        self.classifier = classifier
+        self.serial = how.serial
+        moved = images.to(device=classifier.device, dtype=classifier.dtype)
+        goal, solution = classifier.labelled(moved, spec=how.warmup)
+        spent.add(solution, how.warmup)
+        usable = goal.label >= 0
+        kept = torch.from_numpy(np.flatnonzero(usable)).to(classifier.device)
+        self.predictor: LinearPredictor | None = None
+        if len(kept):
+            with torch.no_grad():
+                injection = classifier.model.inject(moved[kept])
+                self.predictor = LinearPredictor(injection, select_rows(solution.state, kept))
+        self.thresholds = self._measured(moved, goal, spent)
+
+    def _measured(self, images: Tensor, goal: Labels, spent: Spent) -> list[float]:
+        """Return, per round, the largest change of a fit row's lead that was still to come."""
+        found, solution = self._predicted(images)
+        thresholds = []
+        for done in range(ROUNDS):
+            both = (goal.label >= 0) & (found.label >= 0)
+            lead = np.where(found.label == goal.label, goal.lead, -goal.lead)
+            change = np.abs(found.lead - lead)[both]
+            # Without a row to judge by, no prediction is trusted.
+            thresholds.append(float(change.max()) if len(change) else float("inf"))
+            if done + 1 < ROUNDS:
+                found, solution = self._solved(images, solution.state)
+                spent.add(solution, self.serial)
+        return thresholds
+
+    def labelled(self, images: Tensor) -> tuple[Labels, Solution]:  # images: (rows, C, H, W)
+        """Return labels, and what was spent on each row; the states are the predicted ones."""
+        images = images.to(device=self.classifier.device, dtype=self.classifier.dtype)
+        found, solution = self._predicted(images)
+        rows, state = np.arange(len(images)), solution.state
+        for threshold in self.thresholds:
+            unclear = np.flatnonzero(found.lead[rows] <= threshold)
+            if not len(unclear):
+                break
+            rows = rows[unclear]
+            places = torch.from_numpy(rows).to(images.device)
+            start = select_rows(state, torch.from_numpy(unclear).to(images.device))
+            some, solved = self._solved(images[places], start)
+            found.label[rows], found.lead[rows] = some.label, some.lead
+            solution, state = _counted(solution, places, solved), solved.state
+        return found, solution
+
+    def _predicted(self, images: Tensor) -> tuple[Labels, Solution]:
+        model = self.classifier.model
+        start = model.initial_state if self.predictor is None else self.predictor
+        logits, state = start_rows(model, images, start)
+        none = torch.zeros(len(images), dtype=torch.int32, device=images.device)
+        solution = Solution(
+            state=state,
+            status=none.to(torch.uint8),
+            steps=none,
+            residual=torch.full_like(none, torch.inf, dtype=torch.float32),
+            cell_evaluations=none.clone(),
+            rows_evaluated=0,
+        )
+        return labels_of(logits, solution), solution
+
+    def _solved(self, images: Tensor, state: State) -> tuple[Labels, Solution]:
+        logits, solution = solve_rows(self.classifier.model, images, self.serial, state0=state)
+        return labels_of(logits, solution), solution
+
+
+class PredictedSolves:
+    """Serialized labels of one image from its fitted prediction; batches do not matter to it."""
+
+    def __init__(self, settling: Settling, spent: Spent) -> None:
+        self.settling = settling
+        self.spent = spent
+
+    def advance(
+        self,
+        images: Tensor,  # (high - low, C, H, W)
+        low: int,
+        high: int,
+    ) -> np.ndarray:  # (high - low,) int16
+        """Return the labels of some draws."""
+        del low, high
+        labels, solution = self.settling.labelled(images)
+        self.spent.add(solution, self.settling.serial)
+        return labels.label.astype(np.int16)
+
+    def end_batch(self) -> None:
+        """Do nothing: draws learn nothing from each other."""
+
+
+def _counted(whole: Solution, rows: Tensor, part: Solution) -> Solution:
+    """Return `whole` with what a further solve of some of its rows spent, and how it went."""
+
+    def write(old: Tensor, new: Tensor) -> Tensor:
+        return old.index_copy(0, rows, new.to(old.dtype))
+
+    return Solution(
+        state=whole.state,
+        status=write(whole.status, part.status),
+        steps=write(whole.steps, whole.steps[rows] + part.steps),
+        residual=write(whole.residual, part.residual),
+        cell_evaluations=write(
+            whole.cell_evaluations, whole.cell_evaluations[rows] + part.cell_evaluations
+        ),
+        rows_evaluated=whole.rows_evaluated + part.rows_evaluated,
+    )
