@@ -118,7 +118,10 @@ Sigma = Annotated[
 ]
 Alpha = Annotated[float, typer.Option(help="Failure probability of one certificate, in (0, 1).")]
 Method = Annotated[
-    str, typer.Option(help="standard, srs, or srs-paper (as published; no guarantee).")
+    str,
+    typer.Option(
+        help="standard, srs, proved (monotone DEQs), or srs-paper (as published; no guarantee)."
+    ),
 ]
 Reference = Annotated[
     str | None,
@@ -130,7 +133,8 @@ Reference = Annotated[
 Serial = Annotated[
     str | None,
     typer.Option(
-        help="Warm solver. Default: anderson:3; picard:1 for references of up to 5 steps."
+        help="Warm solver. Default: anderson:3; picard:1 for references of up to 5 steps, and "
+        "from a linear start."
     ),
 ]
 Warmup = Annotated[
@@ -139,7 +143,14 @@ Warmup = Annotated[
         help="Solver of the first serialized batch. Default: anderson:10, or a shorter reference."
     ),
 ]
-Start = Annotated[str, typer.Option(help="Start of warm solves: previous, clean or mean.")]
+Start = Annotated[
+    str,
+    typer.Option(
+        help="Start of warm solves: previous (fixed point of the draw before), clean (that of the "
+        "image without noise), or linear (predicted from the injection; solved on only where the "
+        "lead is not clear; fewest cell evaluations)."
+    ),
+]
 AuditSize = Annotated[
     str,
     typer.Option(
