@@ -157,6 +157,20 @@ def _same(got, expected):
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
+def test_it_can_be_switched_off_for_a_while():
+    fast = inference_copy(_model("3"))
+    state, injection = _start(fast, 16, SINGLE)
+    usual = fast.cell(state, injection)
+    with fused_cell_module.plain_cells(fast) as any_fast:
+        assert any_fast
+        plain = fast.cell(state, injection)
+    _same(plain, fast.f.plain(state, *injection))
+    assert not all(torch.equal(a, b) for a, b in zip(plain, usual, strict=True))
+    _same(fast.cell(state, injection), usual)
+    with fused_cell_module.plain_cells(torch.nn.Linear(1, 1)) as any_fast:
+        assert not any_fast
+
+
 def test_other_cells_and_precisions_are_left_alone():
     class Own(MDEQCell):
         pass

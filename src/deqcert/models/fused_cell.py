@@ -6,6 +6,8 @@ kernels, a fusion its paths' convolutions and two kernels; `fused_kernels` says 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, cast
 
@@ -49,6 +51,19 @@ def _kernels() -> Any:
     return fused_kernels
 
 
+@contextmanager
+def plain_cells(model: nn.Module) -> Iterator[bool]:
+    """Let fast cells compute plainly for a while; gives whether there are any."""
+    cells = [part for part in model.modules() if isinstance(part, FusedCell)]
+    for cell in cells:
+        cell.active = False
+    try:
+        yield bool(cells)
+    finally:
+        for cell in cells:
+            cell.active = True
+
+
 class FusedCell(nn.Module):
     """A cell that computes rows of its own precision on the CPU fast, and all others plainly.
 
@@ -61,6 +76,7 @@ class FusedCell(nn.Module):
         super().__init__()
         self.plain = plain
         self.dtype = dtype
+        self.active = True
         self._blocks = [_Block(cast(ResidualBlock, b), dtype) for b in plain.blocks]
         self._fusions = [_Fusion(cast(Fusion, f), dtype) for f in plain.fusions]
 
@@ -94,12 +110,16 @@ class FusedCell(nn.Module):
             out[0].copy_(blocks[0])
 
     def _serves(self, *parts: Tensor) -> bool:
-        return not torch.is_autocast_enabled("cpu") and all(
-            part.device.type == "cpu"
-            and part.dtype == self.dtype
-            and len(part) > 0
-            and not (part.requires_grad and torch.is_grad_enabled())
-            for part in parts
+        return (
+            self.active
+            and not torch.is_autocast_enabled("cpu")
+            and all(
+                part.device.type == "cpu"
+                and part.dtype == self.dtype
+                and len(part) > 0
+                and not (part.requires_grad and torch.is_grad_enabled())
+                for part in parts
+            )
         )
 
     def _chunk_rows(self, parts: list[Tensor]) -> int:

@@ -23,6 +23,7 @@ from deqcert.models import (
     solve_rows,
     weights_digest,
 )
+from deqcert.models.fused_cell import plain_cells
 from deqcert.smoothing.hardware import HardwareBatch
 from deqcert.smoothing.noise import NoiseSource
 from deqcert.solvers import Solution, SolverSpec, State, Status, memory_bytes
@@ -187,8 +188,9 @@ class ReferenceClassifier:
         """Return the logit lead below which the batch shape could decide a label (THEORY 1.1).
 
         Measured, not proved: the largest change of a top-two logit difference of fixed noisy
-        probe images between batch shapes (stopping decisions included), with a safety factor,
-        rounded up to a power of two so that the same machine always finds the same margin.
+        probe images between batch shapes (stopping decisions included) and, in float32, between
+        the fast and the plain cell; with a safety factor, rounded up to a power of two so that the
+        same machine always finds the same margin.
         """
         source = NoiseSource(seed=0, index=0, shape=self.input_shape, sigma=sigma)
         pixels = source.draws("margin-images", range(_PROBES)) / np.float32(sigma)
@@ -208,6 +210,7 @@ class ReferenceClassifier:
             for k in (1, 7, 32, _PROBES)
             if k <= self.hardware.rows
         ]
+        parts += self._plain_logits(probes)
         usable = torch.isfinite(whole).all(dim=1)
         if not bool(usable.any()):
             return 0.0  # every draw will count for no class, so no lead can mislead
@@ -218,6 +221,19 @@ class ReferenceClassifier:
         )
         rounding = torch.finfo(parts[0].dtype).eps * float(whole[usable].abs().max())
         return 2.0 ** math.ceil(math.log2(max(_SAFETY * moved, rounding, 1e-30)))
+
+    def _plain_logits(self, probes: Tensor) -> list[Tensor]:  # each (rows, classes)
+        """Return the logits of the plain cell where it is the same classifier, up to rounding.
+
+        In bfloat16 it is another one: it rounds between all operations.
+        """
+        if self.dtype != torch.float32:
+            return []
+        with plain_cells(self.model) as differs:
+            if not differs:
+                return []
+            parts = probes.split(min(_PROBES, self.hardware.rows))
+            return [torch.cat([solve_rows(self.model, part, self.spec)[0] for part in parts])]
 
 
 def _difference(logits: Tensor, order: Tensor) -> Tensor:  # (rows,)

@@ -1,0 +1,67 @@
+"""The reference classifier on the fast cell: margins, precisions, threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from deqcert.data import load_data
+from deqcert.models import load_model
+from deqcert.models.fused_cell import FusedCell, plain_cells
+from deqcert.smoothing.classifier import ReferenceClassifier
+
+pytest.importorskip("numba")
+
+SIGMA = 0.5
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("mdeq-digits-s050")
+
+
+@pytest.fixture(scope="module")
+def images():
+    data = load_data("digits", split="test")
+    clean = torch.stack([data[i].image for i in range(300)])
+    return clean + SIGMA * torch.randn(clean.shape, generator=torch.Generator().manual_seed(8))
+
+
+@pytest.fixture(scope="module")
+def classifier(model):
+    return ReferenceClassifier(model, model.solver, sigma=SIGMA)
+
+
+def test_fast_labels_are_the_plain_ones_outside_the_margin(classifier, images):
+    assert isinstance(classifier.model.f, FusedCell)
+    fast = classifier.labelled(images)[0]
+    with plain_cells(classifier.model):
+        plain = classifier.labelled(images)[0]
+    assert not np.array_equal(fast.lead, plain.lead)
+    assert float(np.abs(fast.lead - plain.lead).max()) < classifier.margin < 1e-3
+    clear = fast.lead > classifier.margin
+    assert np.array_equal(fast.label[clear], plain.label[clear])
+
+
+def test_leads_depend_on_neither_batch_nor_threads(classifier, images):
+    whole = classifier.labelled(images)[0]
+    before = torch.get_num_threads()
+    try:
+        for threads, size in ((1, 16), (2, 100), (2, 300)):
+            torch.set_num_threads(threads)
+            found = [classifier.labelled(part)[0] for part in images.split(size)]
+            assert np.array_equal(np.concatenate([f.label for f in found]), whole.label)
+            leads = np.concatenate([f.lead for f in found])
+            assert float(np.abs(leads - whole.lead).max()) < classifier.margin
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_bfloat16_is_another_classifier_with_leads_as_fine(model, classifier, images):
+    half = ReferenceClassifier(model, model.solver, sigma=SIGMA, precision="bfloat16")
+    assert half.reference.precision == "bfloat16"
+    assert half.margin < 1e-3
+    found, usual = half.labelled(images)[0], classifier.labelled(images)[0]
+    assert float((found.label == usual.label).mean()) > 0.98
+    assert float((found.lead > half.margin).mean()) > 0.99
