@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deqcert.certificate import Certificate
+from deqcert.certificate import Certificate, Reference
 from deqcert.errors import ConfigurationError, NumericalWarning, unknown_name
 from deqcert.models import EquilibriumModel
 from deqcert.smoothing.chains import Serialization
@@ -24,6 +24,7 @@ from deqcert.smoothing.classifier import (
 from deqcert.smoothing.hardware import HardwareBatch
 from deqcert.smoothing.methods import METHODS, Outcome, Procedure
 from deqcert.smoothing.noise import NOISE_STREAM, NoiseSource, check_seed, fresh_seed
+from deqcert.smoothing.proved import EXACT, require_proofs
 from deqcert.smoothing.sampling import Progress, Sampler, no_progress
 from deqcert.smoothing.spent import Spent
 from deqcert.smoothing.starts import STARTS
@@ -63,7 +64,7 @@ class Settings:
             raise unknown_name("method", self.method, METHODS)
         if self.start not in STARTS:
             raise unknown_name("start", self.start, STARTS)
-        if self.method == "standard":
+        if self.method in ("standard", "proved"):
             check_feasible(n=self.n, alpha=self.alpha, audit=None)
         else:
             check_feasible(n=self.n, alpha=self.alpha, audit=self.audit)
@@ -107,10 +108,12 @@ class Certifier:
         n0: Selection draws, >= 1; also the pilot of ``srs``.
         n: Estimation draws, >= 1.
         alpha: Failure probability of one certificate, in (0, 1).
-        method: ``"standard"``, ``"srs"`` or ``"srs-paper"`` (no guarantee).
+        method: ``"standard"``, ``"srs"``, ``"proved"`` (models that prove labels: monotone DEQs) or
+            ``"srs-paper"`` (no guarantee).
         reference: Solver of the base classifier; default: the model's own, else anderson:30.
         serial: Solver of serialized draws; default anderson:3, or picard:1 where the reference
-            takes at most 5 steps or the start is linear.
+            takes at most 5 steps or the start is linear. Of ``proved`` only the number of steps
+            counts, the most a draw may take to its proof; default: that of the reference.
         warmup: Solver of the first serialized batch; default anderson:10, or the reference where
             that is shorter.
         start: Start of serialized solves: the ``"previous"`` draw's fixed point; that of the
@@ -163,7 +166,10 @@ class Certifier:
         dtype: torch.dtype | str | None = None,
     ) -> None:
         cold = SolverSpec.parse(reference or model.solver or "anderson:30")
-        warm = SolverSpec.parse(serial or default_serial(cold, start))
+        # A proved draw ends at its proof; until then it may take as long as a reference solve.
+        warm = SolverSpec.parse(
+            serial or (cold if method == "proved" else default_serial(cold, start))
+        )
         first = SolverSpec.parse(warmup or default_warmup(cold))
         self.settings = Settings(
             sigma=float(sigma),
@@ -183,6 +189,8 @@ class Certifier:
         self.classifier = ReferenceClassifier(
             model, cold, sigma=self.settings.sigma, device=device, precision=self.settings.dtype
         )
+        if method == "proved":
+            require_proofs(self.classifier.model, start)
         if batch_size is None:
             batch_size = self.classifier.default_batch_size(cold, warm, first)
         self._batch = HardwareBatch(check_count("batch_size", batch_size))
@@ -246,7 +254,7 @@ class Certifier:
             counts=tuple(map(int, outcome.counts)),
             count=outcome.count,
             audit=outcome.audit,
-            reference=self.classifier.reference,
+            reference=self._reference(),
             serial=settings.serial if outcome.serialized else None,
             warmup=settings.warmup if outcome.serialized else None,
             start=settings.start if outcome.serialized else None,
@@ -261,6 +269,13 @@ class Certifier:
             cell_evaluations=spent.cell_evaluations + pilot.cell_evaluations,
             seconds=time.perf_counter() - started,
         )
+
+    def _reference(self) -> Reference:
+        """The base classifier: of proved labels the exact equilibrium, whatever computed them."""
+        found = self.classifier.reference
+        if self.settings.method != "proved":
+            return found
+        return replace(found, solver=EXACT, precision="exact", margin=0.0)
 
     def predict(
         self,

@@ -11,6 +11,7 @@ import numpy as np
 from deqcert.certificate import Audit
 from deqcert.smoothing.audit import audited_count
 from deqcert.smoothing.chains import Serialization
+from deqcert.smoothing.proved import ProvedSolves, require_proofs
 from deqcert.smoothing.sampling import Sampler, count_labels
 from deqcert.smoothing.spent import Spent
 from deqcert.stats import (
@@ -270,8 +271,62 @@ def _most_frequent(counts: np.ndarray) -> int | None:
     return int(counts.argmax()) if counts.sum() > 0 else None
 
 
+def proved(sampler: Sampler, procedure: Procedure, spent: Spent, pilot: Spent) -> Outcome:
+    """Certify by serialized solves whose labels are proved one by one (THEORY 4).
+
+    A draw counts for the class only if a bound on the distance to its exact equilibrium proves
+    that label. Whatever the draws before it did to its start, that label is the one of a function
+    of this draw alone: proved draws of the class are at most as many as draws of the class.
+
+    Guarantee:
+        With probability at least ``1 - alpha`` over the draws, ``p_lower`` is at most the
+        probability, under the noise, that the label at the *exact equilibrium* is the predicted
+        class. No audit, no share of alpha for one.
+    """
+    how, classes = procedure.serialization, sampler.classifier.num_classes
+
+    def counted(stage: str, n: int, account: Spent) -> np.ndarray:
+        solves = ProvedSolves(
+            sampler.classifier,
+            sampler.image,
+            spec=how.serial,
+            start=how.start,
+            chains=how.chains,
+            spent=account,
+        )
+        return count_labels(sampler.serialized(stage, n, how, account, solves=solves), classes)
+
+    model = require_proofs(sampler.classifier.model, how.start)
+    counts0 = counted("selection", procedure.n0, pilot)
+    predicted = _most_frequent(counts0)
+    if predicted is None:
+        reason = "no selection draw has a proved label"
+        return _given_up(counts0, {"method": "abstain", "reason": reason}, guarantee="proved")
+    counts = counted("estimation", procedure.n, spent)
+    count = int(counts[predicted])
+    plan = {
+        "method": "proved",
+        "reason": "requested",
+        "unproved_share": 1.0 - int(counts.sum()) / procedure.n,
+        "proof": model.proof_facts(),
+    }
+    return Outcome(
+        predicted=predicted,
+        p_lower=float(clopper_pearson_lower(count, procedure.n, procedure.alpha)),
+        guarantee="proved",
+        counts0=counts0,
+        counts=counts,
+        count=count,
+        alpha_count=procedure.alpha,
+        alpha_audit=0.0,
+        serialized=True,
+        plan=plan,
+    )
+
+
 METHODS: dict[str, Callable[[Sampler, Procedure, Spent, Spent], Outcome]] = {
     "standard": standard,
     "srs": srs,
+    "proved": proved,
     "srs-paper": srs_paper,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,6 +26,18 @@ Progress = Callable[[str, int, int], None]
 def no_progress(stage: str, done: int, total: int) -> None:
     """Report nothing."""
     del stage, done, total
+
+
+class SerialSolves(Protocol):
+    """What makes serialized labels: asked for one draw of some chains after the other."""
+
+    def advance(self, images: Tensor, low: int, high: int) -> np.ndarray:
+        """Return int16 labels of one draw of the chains low..high-1, shape (high - low,)."""
+        ...
+
+    def end_batch(self) -> None:
+        """Close one draw of all chains."""
+        ...
 
 
 class Sampler:
@@ -139,14 +152,15 @@ class Sampler:
         spent: Spent,
         *,
         shown_as: str | None = None,
+        solves: SerialSolves | None = None,
     ) -> np.ndarray:  # (n,) int16
         """Return serialized labels of draws 0..n-1; draw i belongs to chain ``i % chains``.
 
         Nothing is claimed about them: Theorem A holds for any labels at all. Two bytes a draw are
-        kept, and the states of the chains.
+        kept, and the states of the chains. `solves` makes them; None takes what `how` describes.
         """
         labels = np.full(n, NO_CLASS, dtype=np.int16)
-        chains = self._serial_solves(how, spent)
+        chains = self._serial_solves(how, spent) if solves is None else solves
 
         def solve(place: range, images: Tensor, low: int, high: int) -> None:
             chain = place.start % how.chains
@@ -167,7 +181,7 @@ class Sampler:
             rows = self.noisy("start", range(FIT_ROWS))
             self._settling = Settling(self.classifier, rows, how, spent)
 
-    def _serial_solves(self, how: Serialization, spent: Spent) -> Chains | PredictedSolves:
+    def _serial_solves(self, how: Serialization, spent: Spent) -> SerialSolves:
         self.prepare(how, spent)
         if how.start == "linear" and self._settling is not None:
             return PredictedSolves(self._settling, spent)
