@@ -7,6 +7,7 @@ writes is still in the cache when the next one reads it.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -50,12 +51,13 @@ def for_chunks(work: Callable[[int, int], None], rows: int, most: int) -> None:
         with torch.inference_mode(inference), torch.no_grad():  # both are a thread's own
             work(*part)
 
-    list(_pool(threads).map(one, parts))
+    list(_pool(threads, os.getpid()).map(one, parts))
 
 
 @lru_cache(maxsize=4)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Return threads in each of which PyTorch computes alone."""
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Return threads of this process in each of which PyTorch computes alone."""
+    del process  # a forked process has none of its parent's threads
     pool = ThreadPoolExecutor(threads, thread_name_prefix="deqcert-rows")
     barrier = threading.Barrier(threads)
 
