@@ -34,7 +34,7 @@ def selected_class(record: Mapping[str, Any]) -> int | None:
 
 def planned(record: Mapping[str, Any]) -> str:
     """Return the method the plan of this record settled on."""
-    return str(record["plan"].get("method", record["method"]))
+    return str(record["plan"].get("method"))
 
 
 def is_serialized(record: Mapping[str, Any]) -> bool:
@@ -235,7 +235,22 @@ def _check_spent(place: Place, record: Mapping[str, Any]) -> Iterator[Problem]:
     if max(record["steps"].values(), default=0) > longest:
         why = "no solver of this record takes so many steps"
         yield place.problem("steps", max(record["steps"].values()), f"at most {longest}", why)
-    if record["unconverged"] > record["cell_evaluations"]:
+    for name in ("steps", "residual"):
+        if planned(record) != "abstain" and not record[name]:
+            why = "the estimation's solves left no trace"
+            yield place.problem(name, {}, "quantiles", why)
+    yield from _check_cost(place, record, longest)
+
+
+def _check_cost(place: Place, record: Mapping[str, Any], longest: int) -> Iterator[Problem]:
+    cost, draws = record["cell_evaluations"], record["n0"] + record["n"]
+    # Each draw may be solved cold and warm, a few times over, and a fit take some rows besides.
+    low, high = 0, 6 * (draws + 400) * longest
+    if record["method"] == "standard":
+        low, high = draws, draws * longest
+    if not low <= cost <= high:
+        why = "so many draws cost more than that, or less"
+        yield place.problem("cell_evaluations", cost, f"in [{low}, {high}]", why)
+    if record["unconverged"] > cost:
         why = "every solve that fails or misses its tolerance has taken a step"
-        rule = f"at most {record['cell_evaluations']}"
-        yield place.problem("unconverged", record["unconverged"], rule, why)
+        yield place.problem("unconverged", record["unconverged"], f"at most {cost}", why)

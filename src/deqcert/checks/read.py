@@ -78,12 +78,13 @@ def _run_json(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise RunFolderError(f"{path} is damaged: {error}") from error
     version = content.get("format")
-    if version != FORMAT:
+    if type(version) is not int or version != FORMAT:
         raise RunFolderError(f"{path} has format {version!r}, but this version reads {FORMAT}")
     environments = content.get("environments")
     if not isinstance(content.get("configuration"), dict):
         raise RunFolderError(f"{path} is damaged: its configuration is not a table")
-    if not isinstance(environments, list) or not all(isinstance(e, dict) for e in environments):
+    tables = isinstance(environments, list) and all(isinstance(e, dict) for e in environments)
+    if not tables or not environments:
         raise RunFolderError(f"{path} is damaged: its environments are not a list of tables")
     return content
 

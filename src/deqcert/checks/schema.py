@@ -11,17 +11,29 @@ from typing import Any
 from deqcert.certificate import GUARANTEES, Audit, Certificate, Reference
 from deqcert.checks.problems import Place, Problem
 from deqcert.results.records import ABSTAINED, CERTIFIED
+from deqcert.smoothing.spent import QUANTILES
 
 Test = Callable[[Any], bool]
 Rule = tuple[Test, str]
 
 
+LARGEST = 10_000_000
+"""Draws that a record may speak of. Bounds take memory in proportion: a forged 10^30 must not."""
+
+_LATEST = 1e12  # radii, seconds and indices that no run reaches, and no table can show
+
+
 def _whole(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value <= LARGEST
 
 
 def _positive(value: Any) -> bool:
-    return type(value) is int and value >= 1
+    return type(value) is int and 1 <= value <= LARGEST
+
+
+def is_whole(value: Any) -> bool:
+    """Whether `value` is a whole number >= 0, of any size."""
+    return type(value) is int and value >= 0
 
 
 def _number(low: float = -math.inf, high: float = math.inf) -> Test:
@@ -35,7 +47,8 @@ def _between(low: float, high: float) -> Test:
     return lambda value: _number()(value) and low < value < high
 
 
-def _text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
+    """Whether `value` is a text that is not empty."""
     return isinstance(value, str) and value != ""
 
 
@@ -48,40 +61,38 @@ def _counts(value: Any) -> bool:
 
 
 def _quantiles(test: Test) -> Test:
+    names = {f"{q:g}" for q in QUANTILES}
+
     def check(value: Any) -> bool:
-        return isinstance(value, Mapping) and all(
-            _is_share(key) and test(found) for key, found in value.items()
+        return isinstance(value, Mapping) and (
+            not value or (value.keys() == names and all(map(test, value.values())))
         )
 
     return check
 
 
-def _is_share(text: str) -> bool:
-    try:
-        return 0.0 <= float(text) <= 1.0
-    except ValueError:
-        return False
-
-
-def _digest(value: Any) -> bool:
+def is_digest(value: Any) -> bool:
+    """Whether `value` is a SHA-256 in hexadecimal digits."""
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
-_WHOLE: Rule = (_whole, "a whole number >= 0")
-_ONE: Rule = (_positive, "a whole number >= 1")
+_WHOLE: Rule = (_whole, f"a whole number in [0, {LARGEST}]")
+_ONE: Rule = (_positive, f"a whole number in [1, {LARGEST}]")
+_ANY_WHOLE: Rule = (is_whole, "a whole number >= 0")
+_INDEX: Rule = (lambda value: is_whole(value) and value <= _LATEST, "a whole number >= 0")
 _SHARE: Rule = (_number(0.0, 1.0), "a number in [0, 1]")
 _ABOVE_ZERO: Rule = (_between(0.0, math.inf), "a finite number > 0")
 _NOT_NEGATIVE: Rule = (_number(0.0), "a finite number >= 0")
 _OPTIONAL_SHARE: Rule = (_or_none(_SHARE[0]), "a number in [0, 1], or null")
 _OPTIONAL_WHOLE: Rule = (_or_none(_whole), "a whole number >= 0, or null")
-_NAME: Rule = (_text, "a text that is not empty")
-_OPTIONAL_NAME: Rule = (_or_none(_text), "a text, or null")
+_NAME: Rule = (is_text, "a text that is not empty")
+_OPTIONAL_NAME: Rule = (_or_none(is_text), "a text, or null")
 _TABLE: Rule = (lambda value: isinstance(value, Mapping), "a table")
 _PER_CLASS: Rule = (_counts, "a whole number >= 0 for each of at least 2 classes")
 
 CERTIFICATE: dict[str, Rule] = {
     "prediction": _OPTIONAL_WHOLE,
-    "radius": _NOT_NEGATIVE,
+    "radius": (_number(0.0, _LATEST), "a finite number >= 0"),
     "p_lower": _SHARE,
     "guarantee": (lambda value: value in GUARANTEES, f"one of {', '.join(GUARANTEES)}"),
     "method": _NAME,
@@ -101,14 +112,14 @@ CERTIFICATE: dict[str, Rule] = {
     "start": _OPTIONAL_NAME,
     "chains": (_or_none(_positive), "a whole number >= 1, or null"),
     "noise": _NAME,
-    "seed": _WHOLE,
-    "index": _WHOLE,
+    "seed": _ANY_WHOLE,
+    "index": _INDEX,
     "plan": _TABLE,
     "steps": (_quantiles(_number(0.0)), "quantiles >= 0 by name"),
     "residual": (_quantiles(_or_none(_number(0.0))), "quantiles >= 0 or null by name"),
-    "unconverged": _WHOLE,
-    "cell_evaluations": _WHOLE,
-    "seconds": _NOT_NEGATIVE,
+    "unconverged": _ANY_WHOLE,
+    "cell_evaluations": _ANY_WHOLE,
+    "seconds": (_number(0.0, _LATEST), "a finite number >= 0"),
 }
 OUTCOME: dict[str, Rule] = {
     "label": _WHOLE,
@@ -125,7 +136,7 @@ AUDIT: dict[str, Rule] = {
     "upper_bound": _OPTIONAL_WHOLE,
 }
 REFERENCE: dict[str, Rule] = {
-    "weights_digest": (_digest, "64 hexadecimal digits"),
+    "weights_digest": (is_digest, "64 hexadecimal digits"),
     "solver": _NAME,
     "precision": _NAME,
     "margin": _NOT_NEGATIVE,

@@ -16,7 +16,6 @@ import deqcert
 from deqcert.checks.bounds import check_bound
 from deqcert.checks.consistency import (
     check_belongs,
-    check_configuration,
     check_data,
     check_set,
     check_table,
@@ -28,6 +27,7 @@ from deqcert.checks.problems import DrawCheck, Place, Problem, Verification
 from deqcert.checks.read import Found, RunFiles, read_run
 from deqcert.checks.replay import certifier_of, replay
 from deqcert.checks.schema import check_schema
+from deqcert.checks.settings import check_configuration
 from deqcert.data import SOURCES, Dataset, load_data
 from deqcert.errors import ConfigurationError, DataError, DeqcertError
 from deqcert.models import EquilibriumModel, weights_digest
@@ -99,11 +99,13 @@ def verify(
         seed = fresh_seed() if seed is None else check_seed(seed)
         chosen = _choose(found, replays, indices, draws is not None, seed)
         _check_possible(files, subject, images, problems)
-        if subject is not None and images is not None:
+        unfit = [p.field for p in problems if p.file == RUN]
+        if unfit:
+            notes.append(f"nothing was replayed: {RUN} is not that of a run ({unfit[0]})")
+        elif subject is not None and images is not None:
             how = _How(draws, seed, watch or (lambda done, total, what: None))
-            certifier = _certifier(files, subject, device, batch_size, notes, problems)
-            if certifier is not None:
-                result = _replay(certifier, images, chosen, how)
+            certifier = _certifier(files, subject, device, batch_size, notes)
+            result = _replay(certifier, images, chosen, how)
     elif found:
         notes.append("nothing was replayed: an invented but consistent record would pass")
     return Verification(
@@ -135,6 +137,8 @@ def _check_files(files: RunFiles) -> tuple[list[Found], list[Problem]]:
     """Return the records of the right schema, and the problems found without model and data."""
     problems = [*files.problems, *check_configuration(files.configuration)]
     exact = _same_libraries(files)
+    setting = files.configuration.get("audit")
+    setting = setting if type(setting) in (int, float) else "auto"
     found: list[Found] = []
     for item in files.found:
         flaws = list(check_schema(item.place, item.record))
@@ -143,7 +147,6 @@ def _check_files(files: RunFiles) -> tuple[list[Found], list[Problem]]:
             continue  # what the fields say can only be judged if they can be read
         found.append(item)
         problems += check_belongs(item.place, item.record, files.configuration)
-        setting = files.configuration.get("audit")
         problems += check_counts(item.place, item.record, setting)
         problems += check_bound(item.place, item.record, exact=exact)
     problems += check_set(files, found)
@@ -171,11 +174,11 @@ def _data(
     if data is not None:
         return data
     name, split = files.configuration.get("data"), files.configuration.get("split")
-    if name not in SOURCES:
+    if not isinstance(name, str) or name not in SOURCES:
         notes.append(f"labels were not checked: the data set {name!r} is not a known one")
         return None
     try:
-        return load_data(str(name), split=str(split), folder=data_dir, download=False)
+        return load_data(name, split=str(split), folder=data_dir, download=False)
     except DataError as error:
         if data_dir is not None:
             raise
@@ -245,19 +248,15 @@ def _certifier(
     device: str | None,
     batch_size: int | None,
     notes: list[str],
-    problems: list[Problem],
-) -> Certifier | None:
+) -> Certifier:
     """Return the run's certifier on a device like the run's, with a note where there is none."""
-    last = files.environments[-1] if files.environments else {}
-    device = device or str(last.get("device", "cpu"))
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        notes.append("the run's GPU is not here: replayed on the CPU")
-        device = "cpu"
+    last = files.environments[-1]
+    where = _device(device, str(last.get("device")), notes)
     here = {
         "deqcert": deqcert.__version__,
         "torch": torch.__version__,
         "machine": platform.machine(),
-        "device": str(torch.device(device)),
+        "device": str(where),
     }
     other = [f"{name} {last.get(name)!r} there, {own!r} here" for name, own in here.items()
              if last.get(name) != own]  # fmt: skip
@@ -266,12 +265,23 @@ def _certifier(
             f"the replay runs elsewhere than the run did ({', '.join(other)}): near ties may fall "
             "otherwise, so a difference of a few draws need not mean that anybody meddled"
         )
+    return certifier_of(files.configuration, model, device=str(where), batch_size=batch_size)
+
+
+def _device(given: str | None, recorded: str, notes: list[str]) -> torch.device:
+    """Return the device asked for, or that of the run, or the CPU where there is no such."""
     try:
-        return certifier_of(files.configuration, model, device=device, batch_size=batch_size)
-    except (DeqcertError, KeyError, TypeError) as error:
-        why = "the run cannot be repeated from its configuration"
-        problems.append(Place(RUN).problem("configuration", "(settings)", str(error), why))
-        return None
+        device = torch.device(given or recorded)
+    except RuntimeError as error:
+        if given:
+            raise ConfigurationError(f"device {given!r} is none that PyTorch knows") from error
+        device = torch.device("cpu")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        if given:
+            raise ConfigurationError("no GPU is available here")
+        notes.append("the run's GPU is not here: replayed on the CPU")
+        device = torch.device("cpu")
+    return device
 
 
 def _replay(certifier: Certifier, data: Dataset, chosen: list[Found], how: _How) -> _Replays:
