@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -65,3 +68,26 @@ def test_bfloat16_is_another_classifier_with_leads_as_fine(model, classifier, im
     found, usual = half.labelled(images)[0], classifier.labelled(images)[0]
     assert float((found.label == usual.label).mean()) > 0.98
     assert float((found.lead > half.margin).mean()) > 0.99
+
+
+WITHOUT_NUMBA = """
+import sys
+sys.modules["numba"] = None
+from deqcert.errors import ConfigurationError
+from deqcert.models import from_functions, load_model
+from deqcert.smoothing.classifier import ReferenceClassifier
+
+model = load_model("mdeq-digits-s050")
+ReferenceClassifier(model, model.solver, sigma=0.5)
+try:
+    ReferenceClassifier(model, model.solver, sigma=0.5, precision="bfloat16")
+except ConfigurationError as error:
+    print(error)
+"""
+
+
+def test_bfloat16_without_the_fast_cell_is_refused_as_another_classifier():
+    found = subprocess.run(
+        [sys.executable, "-c", WITHOUT_NUMBA], capture_output=True, text=True, check=True
+    )
+    assert "pip install 'deqcert[fast]'" in found.stdout

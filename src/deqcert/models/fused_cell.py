@@ -64,6 +64,19 @@ def plain_cells(model: nn.Module) -> Iterator[bool]:
             cell.active = True
 
 
+def lacks_fast_cell(model: nn.Module) -> bool:
+    """Return whether a copy for the CPU computes MDEQ cells plainly, for want of numba."""
+    cells = {id(part.plain) for part in model.modules() if isinstance(part, FusedCell)}
+    return any(
+        type(part) is MDEQCell and id(part) not in cells and _device(part).type == "cpu"
+        for part in model.modules()
+    )
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
 class FusedCell(nn.Module):
     """A cell that computes rows of its own precision on the CPU fast, and all others plainly.
 

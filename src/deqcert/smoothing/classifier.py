@@ -23,7 +23,7 @@ from deqcert.models import (
     solve_rows,
     weights_digest,
 )
-from deqcert.models.fused_cell import plain_cells
+from deqcert.models.fused_cell import lacks_fast_cell, plain_cells
 from deqcert.smoothing.hardware import HardwareBatch
 from deqcert.smoothing.noise import NoiseSource
 from deqcert.solvers import Solution, SolverSpec, State, Status, memory_bytes
@@ -115,6 +115,9 @@ class ReferenceClassifier:
         sigma: Noise level at which the numeric margin is measured, pixel units.
         device: Torch device; None means the CPU.
         precision: ``float32``, ``float64`` or ``bfloat16``.
+
+    Raises:
+        ConfigurationError: bfloat16 where the fast cell that defines it cannot be had.
     """
 
     def __init__(
@@ -131,6 +134,11 @@ class ReferenceClassifier:
         self.precision = precision
         self.spec = spec
         self.model = inference_copy(model, dtype=self.dtype, device=self.device)
+        if self.dtype == torch.bfloat16 and lacks_fast_cell(self.model):
+            raise ConfigurationError(
+                "bfloat16 on the CPU is defined by the fast cell: pip install 'deqcert[fast]'; the "
+                "plain one rounds elsewhere, which makes it another classifier under the same name"
+            )
         self.digest = weights_digest(model)
         self.input_shape = model.input_shape
         self.num_classes = int(model.num_classes)
