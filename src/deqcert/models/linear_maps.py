@@ -32,7 +32,8 @@ class Matrix:
 
     Args:
         weight: M, exact or within `error` of the map meant. shape: (out, in)
-        error: Upper bound of the spectral norm of weight - M.
+        error: Upper bound of the spectral norm of abs(weight - M), so that it also bounds that of
+            the difference and of its parts.
     """
 
     def __init__(self, weight: Tensor, *, error: float = 0.0) -> None:
@@ -83,7 +84,7 @@ class Convolution:
     Args:
         kernel: As of `torch.nn.functional.conv2d`, odd widths. shape: (out, in, k, k)
         size: (height, width) of the images.
-        error: Upper bound of the spectral norm of (the map of `kernel`) - (the map meant).
+        error: Upper bound of the spectral norm of the map of abs(`kernel` - the kernel meant).
     """
 
     def __init__(self, kernel: Tensor, size: tuple[int, int], *, error: float = 0.0) -> None:
@@ -176,7 +177,12 @@ def circular_norm(kernel: Tensor, size: tuple[int, int]) -> float:  # kernel: (o
 
     Its singular values are those of the kernel's Fourier transform at every frequency (Sedghi,
     Gupta, Long 2019).
+
+    Raises:
+        ValueError: `size` is smaller than the kernel, which a transform would cut.
     """
+    if min(size) < kernel.shape[-1]:
+        raise ValueError(f"the size must be at least as large as the kernel, but got {size}")
     # Real kernels: frequencies come in conjugate pairs, with equal singular values.
     response = torch.fft.rfft2(kernel.double(), s=size).permute(2, 3, 0, 1)
     spread = float(kernel.double().abs().sum(dim=(2, 3)).norm())

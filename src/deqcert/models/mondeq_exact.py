@@ -101,7 +101,12 @@ class Operator:
 
     def exact_step(self) -> Step:
         """Return the forward-backward step of the lowest rate that can be proved."""
-        return choose_step(self.exact_rate, m=self.m, lipschitz=self.lipschitz)
+        cheap = self.step()
+        found = [
+            choose_step(self.exact_rate, m=self.m, lipschitz=self.lipschitz),
+            Step(cheap.size, self.exact_rate(cheap.size)),
+        ]
+        return min(found, key=lambda step: step.rate)
 
     def reflection_step(self) -> Step:
         """Return the Peaceman-Rachford step of the cell."""

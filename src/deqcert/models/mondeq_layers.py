@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -185,9 +186,22 @@ class FoldedOperator(nn.Module):
         if matrix is not None and trained.reflects:
             eye = torch.eye(len(matrix), dtype=torch.float64)
             inverse = torch.linalg.inv(eye + self._size * matrix)
-        like = next(trained.parameters())
-        self.register_buffer("matrix", None if matrix is None else matrix.to(like))
-        self.register_buffer("inverse", None if inverse is None else inverse.to(like))
+        self._full = {"matrix": matrix, "inverse": inverse}
+        self.register_buffer("matrix", None)
+        self.register_buffer("inverse", None)
+        self._fill()
+
+    def _fill(self) -> None:
+        like = next(self._trained.parameters())
+        for name, full in self._full.items():
+            setattr(self, name, None if full is None else full.to(like))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FoldedOperator:
+        # From float64 to whatever precision and device the model now has: never by way of a
+        # coarser one.
+        super()._apply(fn, recurse)
+        self._fill()
+        return self
 
     def forward(self, z: Tensor) -> Tensor:
         """Return F(z)."""

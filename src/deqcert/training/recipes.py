@@ -73,6 +73,20 @@ _SHORT_SOLVE = {
     "card_every": 20,
 }
 
+# Monotone DEQs settle in a few steps by construction: no unrolling, no short solves. The strong
+# decay keeps ||U|| / m small, their Lipschitz constant.
+_MONOTONE = {
+    "epochs": 10,
+    "batch_size": 128,
+    "learning_rate": 5e-3,
+    "weight_decay": 0.3,
+    "objective": "equilibrium",
+    "solver": "picard:20:1e-3",
+    "gradient": GradientSpec(method="implicit", solver=SolverSpec.parse("picard:20:1e-3")),
+    "validation_copies": 1,
+    "card_copies": 1,
+}
+
 _PUBLISHED = {
     "batch_size": 96,
     "warmup_steps": 0,
@@ -147,6 +161,16 @@ RECIPES: dict[str, Recipe] = {
             model={"dropout": 0.0, "solver": "picard:3"},
         ),
         Recipe(
+            name="mondeq-fc",
+            claim="the shipped monotone DEQs on MNIST: implicit gradients, strong decay",
+            settings=_MONOTONE,
+        ),
+        Recipe(
+            name="mondeq-conv",
+            claim="convolutional monotone DEQs: the same, fewer epochs",
+            settings={**_MONOTONE, "epochs": 3, "learning_rate": 3e-3, "weight_decay": 0.05},
+        ),
+        Recipe(
             name="published-small",
             claim="MDEQ-SMALL on CIFAR-10 as published (PAPER 4)",
             settings=_PUBLISHED_SMALL,
@@ -177,7 +201,7 @@ def find_recipe(name: str | None, *, model: str) -> Recipe:
 
     Args:
         name: A name of `RECIPES`, or ``published`` for the one of the architecture; None means
-            ``mdeq-digits`` for that architecture and ``short-solve`` for all others.
+            the one of the architecture's name, and ``short-solve`` where there is none.
         model: Name of the architecture.
 
     Raises:
