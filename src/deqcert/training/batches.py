@@ -92,6 +92,7 @@ class Batches:
             other=None if other is None else other.to(self._device),
             probes=probes if penalised else None,
             jacobian_weight=weight,
+            ramp=min(1.0, (step + 1) / max(1, config.interval.ramp)),
             more_steps=int(generator.integers(low, high + 1)) if penalised else 0,
         )
 

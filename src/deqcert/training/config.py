@@ -13,11 +13,12 @@ from deqcert.smoothing.noise import check_seed
 from deqcert.solvers import SolverSpec
 from deqcert.training.augment import AugmentSpec
 from deqcert.training.checks import check_integers, check_number, require_known
+from deqcert.training.interval import IntervalSpec
 from deqcert.training.posterior import PosteriorSpec
 from deqcert.training.short_solve import ShortSolveSpec
 from deqcert.training.smooth_adv import SmoothAdvSpec
 
-OBJECTIVES = ("short-solve", "equilibrium")
+OBJECTIVES = ("short-solve", "equilibrium", "interval")
 OPTIMIZERS = ("adamw", "sgd")
 PRECISIONS = ("float32", "bfloat16")
 
@@ -48,8 +49,10 @@ class TrainConfig:
         precision: ``float32``, or ``bfloat16`` for the convolutions of training (autocast); the
             Jacobian penalty, the weights and every evaluation stay in float32. Not for implicit
             gradients, whose linear systems eight bits do not solve.
-        objective: ``short-solve`` or ``equilibrium``.
-        short: Settings of the former; see `ShortSolveSpec`.
+        objective: ``short-solve``, ``equilibrium``, or ``interval`` for monotone DEQs with interval
+            bounds.
+        short: Settings of the first; see `ShortSolveSpec`.
+        interval: Settings of the last; see `IntervalSpec`.
         solver: How equilibria are solved while training; the short-solve objective starts it where
             the short solve ended.
         gradient: How gradients are taken there.
@@ -96,6 +99,7 @@ class TrainConfig:
     precision: str = "float32"
     objective: str = "short-solve"
     short: ShortSolveSpec = field(default_factory=ShortSolveSpec)
+    interval: IntervalSpec = field(default_factory=IntervalSpec)
     solver: str = "picard:3"
     gradient: GradientSpec = field(default_factory=lambda: GradientSpec(method="phantom", steps=1))
     pretrain_epochs: int = 0
@@ -162,6 +166,7 @@ class TrainConfig:
         parts = dict(values)
         nested = {
             "short": ShortSolveSpec,
+            "interval": IntervalSpec,
             "gradient": GradientSpec,
             "augment": AugmentSpec,
             "posterior": PosteriorSpec,

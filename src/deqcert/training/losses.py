@@ -15,6 +15,7 @@ from deqcert.models import EquilibriumModel, equilibrium, iterates, jacobian_pen
 from deqcert.solvers import SolverSpec, State, map_state, map_tree, solve
 from deqcert.solvers.state import leaves
 from deqcert.training.config import TrainConfig
+from deqcert.training.interval import worst_logits
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Batch:
         probes: Source of the Jacobian penalty's vectors; None leaves the penalty out.
         jacobian_weight: Weight of the penalty.
         more_steps: Steps the solver takes beyond its own number; may be negative.
+        ramp: Share of the interval objective's radius and weight, in [0, 1].
     """
 
     images: Tensor
@@ -50,6 +52,7 @@ class Batch:
     probes: torch.Generator | None = None
     jacobian_weight: float = 0.0
     more_steps: int = 0
+    ramp: float = 1.0
 
 
 def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
@@ -136,8 +139,21 @@ def relative_distance(
     return (gap / _row_norms(target).clamp_min(1e-12)).mean()
 
 
+def interval_loss(model: EquilibriumModel, batch: Batch, config: TrainConfig) -> Terms:
+    """Return the cross-entropy at the equilibrium mixed with that of the worst logits in a box."""
+    spec = config.interval
+    terms = equilibrium_loss(model, batch, config)
+    label = batch.targets.argmax(dim=1)
+    radius, weight = spec.radius * batch.ramp, spec.weight * batch.ramp
+    worst = worst_logits(model, batch.images, label, radius=radius, steps=spec.steps)
+    loss = _cross_entropy(worst, batch.targets, config)
+    parts = terms.parts | {"interval": loss.detach()}
+    return Terms((1.0 - weight) * terms.loss + weight * loss, parts)
+
+
 _OBJECTIVES: dict[str, Callable[[EquilibriumModel, Batch, TrainConfig], Terms]] = {
     "equilibrium": equilibrium_loss,
+    "interval": interval_loss,
     "short-solve": short_solve_loss,
 }
 

@@ -11,6 +11,7 @@ from deqcert.models import GradientSpec
 from deqcert.solvers import SolverSpec
 from deqcert.training.augment import AugmentSpec
 from deqcert.training.config import TrainConfig
+from deqcert.training.interval import IntervalSpec
 from deqcert.training.posterior import PosteriorSpec
 from deqcert.training.short_solve import ShortSolveSpec
 
@@ -76,10 +77,10 @@ _SHORT_SOLVE = {
 # Monotone DEQs settle in a few steps by construction: no unrolling, no short solves. The strong
 # decay keeps ||U|| / m small, their Lipschitz constant.
 _MONOTONE = {
-    "epochs": 10,
+    "epochs": 12,
     "batch_size": 128,
     "learning_rate": 5e-3,
-    "weight_decay": 0.3,
+    "weight_decay": 0.15,
     "objective": "equilibrium",
     "solver": "picard:20:1e-3",
     "gradient": GradientSpec(method="implicit", solver=SolverSpec.parse("picard:20:1e-3")),
@@ -169,6 +170,17 @@ RECIPES: dict[str, Recipe] = {
             name="mondeq-conv",
             claim="convolutional monotone DEQs: the same, fewer epochs",
             settings={**_MONOTONE, "epochs": 3, "learning_rate": 3e-3, "weight_decay": 0.05},
+        ),
+        Recipe(
+            name="mondeq-ibp",
+            claim="the shipped monotone DEQ with interval bounds on MNIST: interval training",
+            settings={
+                **_MONOTONE,
+                "learning_rate": 3e-3,
+                "weight_decay": 0.0,
+                "objective": "interval",
+                "interval": IntervalSpec(radius=0.1, weight=0.5),
+            },
         ),
         Recipe(
             name="published-small",
