@@ -4,10 +4,11 @@
         --data-dir FOLDER --out benchmarks/results/steps_per_draw
 
 First part, over many images: accuracy under noise and disagreement with 30 Anderson steps of
-solvers with few steps and of rows that stop by themselves (on their residual, or when their label
-is stable and its lead clear). Second part, over fewer images with more draws: disagreement of
-serialized labels with that reference by start and steps, and what `srs` is then planned to cost
-beside `standard`. Writes OUT.json after every image, goes on where it was stopped, and OUT.md.
+solvers with few steps, also from a start fitted once to training images, and of rows that stop by
+themselves (on their residual, or when their label is stable and its lead clear). Second part, over
+fewer images with more draws: disagreement of serialized labels with that reference by start and
+steps, and what `srs` is then planned to cost beside `standard`. Writes OUT.json after every image,
+goes on where it was stopped, and OUT.md.
 """
 
 from __future__ import annotations
@@ -26,15 +27,18 @@ from ledger import Ledger
 from starts_tried import SharedJacobian, starts, steps_of
 from steps_tables import SETTLED, outcomes, report
 
-from deqcert.data import load_data
+from deqcert.data import Dataset, load_data
 from deqcert.models import load_model
 from deqcert.smoothing import NoiseSource, ReferenceClassifier, Sampler, Serialization
+from deqcert.smoothing.predictor import LinearPredictor
 from deqcert.smoothing.settling import FIT_ROWS
 from deqcert.smoothing.spent import Spent
 from deqcert.solvers import SolverSpec, relative_residual, select_rows, solve
 
 REFERENCE, WARMUP = SolverSpec.parse("anderson:30"), SolverSpec.parse("anderson:10")
 STEPS, WARM_STEPS = 8, 4
+FITTED = 400
+"""Training images, with one draw each, that the stateless start is fitted to."""
 
 
 class Subject:
@@ -47,7 +51,20 @@ class Subject:
         self.sigma = float(trained.card["sigma"])
         self.classifier = ReferenceClassifier(trained, trained.solver, sigma=self.sigma)
         self.model = self.classifier.model
-        self.data = load_data(trained.card["data"]["name"], split="test", folder=folder)
+        name = trained.card["data"]["name"]
+        self.data = load_data(name, split="test", folder=folder)
+        self.fitted = self._fitted(load_data(name, split="train", folder=folder))
+
+    @torch.no_grad()
+    def _fitted(self, train: Dataset) -> LinearPredictor:
+        """Return a start fitted to training images: a function of the noisy image alone."""
+        chosen = np.linspace(0, len(train) - 1, min(FITTED, len(train))).astype(int).tolist()
+        noise = NoiseSource(seed=8, index=0, shape=self.model.input_shape, sigma=self.sigma)
+        noisy = torch.stack([train[i].image for i in chosen])
+        injection = self.model.inject(noisy + torch.from_numpy(noise.draws("fit", chosen)))
+        begin = self.model.initial_state(injection)
+        solved = solve(self.model.cell, begin, injection, spec=REFERENCE).state
+        return LinearPredictor(injection, solved)
 
     def sampler(self, index: int) -> Sampler:
         """Return the sampler of one test image."""
@@ -78,12 +95,14 @@ def few_steps(subject: Subject, index: int, draws: int) -> dict[str, str]:
     logits = [model.classify(z) for z in path[1:]]
     top = torch.stack([part.topk(2, dim=1).values for part in logits])
     residual = torch.stack([relative_residual(a, b) for a, b in itertools.pairwise(path)])
+    fitted = steps_of(model.cell, subject.fitted(injection), injection, WARM_STEPS)
     return outcomes(
         truth=int(subject.data[index].label),
         reference=subject.labels(reference),
         labels=torch.stack([part.argmax(1) for part in logits]).numpy(),
         leads=(top[..., 0] - top[..., 1]).numpy(),
         residuals=residual.numpy(),
+        fitted=np.stack([subject.labels(z) for z in fitted]),
     )
 
 

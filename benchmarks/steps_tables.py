@@ -48,6 +48,7 @@ def outcomes(
     labels: np.ndarray,  # (steps, copies)
     leads: np.ndarray,  # (steps, copies)
     residuals: np.ndarray,  # (steps, copies)
+    fitted: np.ndarray,  # (0 and more steps, copies), from the fitted start
 ) -> dict[str, str]:
     """Return, by rule, the copies of one image that are right, and that differ from the reference,
     and the evaluations and classifications of all copies: four numbers with the copies as fifth.
@@ -61,6 +62,9 @@ def outcomes(
         asked = np.maximum(at + 2 - first, 1) if first else np.ones(copies)
         right, wrong = int((chosen == truth).sum()), int((chosen != reference).sum())
         found[name] = (right, wrong, int((at + 1).sum()), int(asked.sum()))
+    for k, chosen in enumerate(fitted):
+        right, wrong = int((chosen == truth).sum()), int((chosen != reference).sum())
+        found[f"fitted start, picard:{k}"] = (right, wrong, k * copies, copies)
     return {name: " ".join(map(str, (*v, copies))) for name, v in found.items()}
 
 

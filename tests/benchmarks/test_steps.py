@@ -23,8 +23,11 @@ def test_rows_stop_where_the_rule_says():
         labels=np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 0]]),
         leads=np.array([[0.9, 0.9, 0.9], [0.3, 0.6, 0.1], [0.6, 0.3, 0.1], [0.9, 0.9, 0.1]]),
         residuals=np.array([[0.5, 0.5, 0.5], [0.15, 0.3, 0.3], [0.1, 0.15, 0.3], [0, 0, 0.0]]),
+        fitted=np.array([[0, 0, 1], [1, 1, 1]]),
     )
     assert found["anderson:30"] == "2 0 90 3 3"
+    assert found["fitted start, picard:0"] == "1 3 0 3 3"
+    assert found["fitted start, picard:1"] == "3 1 3 3 3"
     assert found["picard:2"] == "1 1 6 3 3"
     # Stops at steps 2, 3 and 4.
     assert found["picard:8:0.2"] == "2 0 9 3 3"
