@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deqcert.checks.bounds import bound_of
 from deqcert.data import load_data
-from deqcert.models import EquilibriumModel
+from deqcert.models import EquilibriumModel, MonDEQ, MonDEQConfig
 from deqcert.results.cohen import HEADER, cohen_row
 from deqcert.runners import certify_dataset
 from deqcert.smoothing import Certifier
@@ -139,3 +139,37 @@ def _subject(records: list[dict[str, Any]]) -> int:
 
 
 Edit = Callable[[Forgery], None]
+
+
+def monotone_model() -> MonDEQ:
+    """A monotone DEQ whose equilibrium holds the class means' products: right for many digits.
+
+    Ten units of the class scores, without coupling but a skew one, so that steps only approach it.
+    """
+    config = MonDEQConfig(
+        input_shape=(1, 8, 8), num_classes=10, width=10, m=1.0, mean=(0.0,), std=(1.0,)
+    )
+    model, means = MonDEQ(config), MeansDEQ().means.detach()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.operator.b.weight[0, 1] = 0.2
+        model.source.layer.weight.copy_(means)
+        model.source.layer.bias.copy_(2.0 - means.square().sum(1) / 2)
+        model.head.layer.weight.copy_(torch.eye(10))
+    return model.eval()
+
+
+def make_proved_run(folder: Path) -> Path:
+    """Certify four digits by proved labels."""
+    certifier = Certifier(
+        monotone_model(),
+        sigma=0.25,
+        n0=20,
+        n=120,
+        chains=24,
+        method="proved",
+        reference="picard:60",
+    )
+    certify_dataset(certifier, load_data("digits"), out=folder, skip=SKIP, limit=4, seed=SEED)
+    return folder

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from deqcert.checks.problems import Place, Problem
+from deqcert.smoothing.proved import EXACT
 from deqcert.solvers import SolverSpec
 from deqcert.stats import JointRegion
 from deqcert.stats.forecast import WEIGHTS
@@ -145,6 +146,12 @@ def _check_count(place: Place, record: Mapping[str, Any]) -> Iterator[Problem]:
         count = record["counts"][selected]
         if planned(record) == "srs" and record["audit"] is not None:
             count -= record["audit"]["disagreements"]
+    if planned(record) == "proved":
+        why = "the draws that no bound decided count for no class (THEORY 4)"
+        share = 1.0 - sum(record["counts"]) / record["n"]
+        yield from place.expect(
+            "plan.unproved_share", record["plan"].get("unproved_share"), share, why
+        )
     why = "the draws credited are those labelled with the class, less the audited disagreements"
     yield from place.expect("count", record["count"], count, why)
 
@@ -219,13 +226,14 @@ def _check_spent(place: Place, record: Mapping[str, Any]) -> Iterator[Problem]:
         specs = {
             name: SolverSpec.parse(text)
             for name, text in zip(names, texts, strict=True)
-            if text is not None
+            if text not in (None, EXACT)
         }
     except (ValueError, LookupError) as error:
         why = "the classifier of the certificate is unknown"
         yield place.problem("reference.solver", texts, str(error), why)
         return
-    longest = max(spec.max_steps for spec in specs.values())
+    # Proved labels given up in the selection name no solver at all.
+    longest = max((spec.max_steps for spec in specs.values()), default=record["cell_evaluations"])
     for name in ("steps", "residual"):
         values = [v for _, v in sorted(record[name].items(), key=lambda item: float(item[0]))]
         known = [v for v in values if v is not None]

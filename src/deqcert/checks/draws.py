@@ -30,8 +30,9 @@ from deqcert.checks.problems import DrawCheck, Place, Problem
 from deqcert.checks.read import Record
 from deqcert.smoothing import Certifier
 from deqcert.smoothing.chains import Serialization
-from deqcert.smoothing.classifier import check_image
+from deqcert.smoothing.classifier import NO_CLASS, check_image
 from deqcert.smoothing.noise import NoiseSource, keyed_generator
+from deqcert.smoothing.proved import ProvedSolves
 from deqcert.smoothing.sampling import Progress, Sampler, count_labels, no_progress
 from deqcert.smoothing.spent import Spent
 from deqcert.solvers import SolverSpec
@@ -81,6 +82,19 @@ class DrawTest:
             more, found = [], None
         return [*problems, *more], found
 
+    def _for_the_claim(self, sampler: Sampler, selected: int, *, proved: bool) -> int:
+        """Count fresh draws that do not speak against the class.
+
+        A near tie, or a label that is not proved, speaks for the claim: an accusation must not hang
+        on rounding.
+        """
+        if proved:
+            found = self._serialized(sampler, "verify", self.draws)
+            return int(((found == selected) | (found == NO_CLASS)).sum())
+        labels = sampler.cold("verify", range(self.draws), Spent())
+        tied = (labels.lead <= sampler.classifier.margin) & (labels.label >= 0)
+        return int(((labels.label == selected) | tied).sum())
+
     def _sampler(self, image: Tensor, *, seed: int, index: int) -> Sampler:
         certifier = self.certifier
         pixels = check_image(image, certifier.classifier.input_shape)
@@ -96,20 +110,34 @@ class DrawTest:
 
     def _selection(self, sampler: Sampler, place: Place, record: Record) -> Iterator[Problem]:
         """Make all selection draws again: they are few, and their counts are exact."""
-        classes, settings = sampler.classifier.num_classes, self.certifier.settings
-        if record["method"] == "srs-paper":
-            how = Serialization(
-                serial=SolverSpec.parse(settings.serial),
-                warmup=SolverSpec.parse(settings.warmup),
-                start=settings.start,
-                chains=settings.chains,
-            )
-            labels = sampler.serialized("selection", settings.n0, how, Spent())
-            counts0 = count_labels(labels, classes)
+        classes, n0 = sampler.classifier.num_classes, self.certifier.settings.n0
+        if record["method"] in ("srs-paper", "proved"):
+            counts0 = count_labels(self._serialized(sampler, "selection", n0), classes)
         else:
-            counts0 = sampler.cold_counts("selection", settings.n0, Spent())
+            counts0 = sampler.cold_counts("selection", n0, Spent())
         why = "replayed: these are not the selection labels of this classifier under this noise"
         yield from place.expect("counts0", record["counts0"], counts0.tolist(), why)
+
+    def _serialized(self, sampler: Sampler, stage: str, n: int) -> np.ndarray:  # (n,) int16
+        """Return serialized labels of the run's kind, or proved ones where that is its method."""
+        settings, classifier = self.certifier.settings, sampler.classifier
+        how = Serialization(
+            serial=SolverSpec.parse(settings.serial),
+            warmup=SolverSpec.parse(settings.warmup),
+            start=settings.start,
+            chains=settings.chains,
+        )
+        solves = None
+        if settings.method == "proved":
+            solves = ProvedSolves(
+                classifier,
+                sampler.image,
+                spec=how.serial,
+                start=how.start,
+                chains=how.chains,
+                spent=Spent(),
+            )
+        return sampler.serialized(stage, n, how, Spent(), solves=solves)
 
     def _counts(
         self, sampler: Sampler, place: Place, record: Record
@@ -157,10 +185,7 @@ class DrawTest:
             return [], None
         # The verifier's own seed: noise that nobody can have certified with.
         sampler = self._sampler(image, seed=self.seed, index=record["index"])
-        labels = sampler.cold("verify", range(self.draws), Spent())
-        # A near tie speaks for the claim: an accusation must not hang on rounding.
-        tied = (labels.lead <= sampler.classifier.margin) & (labels.label >= 0)
-        found = int(((labels.label == selected) | tied).sum())
+        found = self._for_the_claim(sampler, selected, proved=record["method"] == "proved")
         p_value = float(stats.binom.cdf(found, self.draws, record["p_lower"]))
         level = ERROR / self.tests
         problems = []

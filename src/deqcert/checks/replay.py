@@ -65,7 +65,7 @@ def replay(
     """
     found = certifier.certify(image, seed=record["seed"], index=record["index"], progress=progress)
     again = json.loads(json.dumps(found.to_json()))
-    recorded = {name: record[name] for name in again}
+    recorded = {name: record.get(name) for name in again}
     recorded["seconds"] = again["seconds"]
     for field, old, new in configuration_differences(recorded, again):
         why = WHY.get(field.partition(".")[0], _OTHER)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 from deqcert.certificate import GUARANTEES, Audit, Certificate, Reference
@@ -147,8 +147,11 @@ _WHY = "a record that does not fit the format cannot be read as a certificate"
 
 def check_schema(place: Place, record: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield what is missing, unknown, of another type or out of range in one record."""
-    known = {field.name for field in dataclasses.fields(Certificate)} | OUTCOME.keys()
-    yield from _table(place, record, {**CERTIFICATE, **OUTCOME}, known, "")
+    fields = dataclasses.fields(Certificate)
+    known = {field.name for field in fields} | OUTCOME.keys()
+    # A field with a default is younger than the format: older records lack it.
+    younger = {field.name for field in fields if field.default is not dataclasses.MISSING}
+    yield from _table(place, record, {**CERTIFICATE, **OUTCOME}, known, "", younger)
     if isinstance(record.get("audit"), Mapping):
         names = {field.name for field in dataclasses.fields(Audit)}
         yield from _table(place, record["audit"], AUDIT, names, "audit.")
@@ -163,10 +166,11 @@ def _table(
     rules: Mapping[str, Rule],
     known: set[str],
     prefix: str,
+    younger: Set[str] = frozenset(),
 ) -> Iterator[Problem]:
     for name in table.keys() - known:
         yield place.problem(f"{prefix}{name}", table[name], "(no such field)", _WHY)
-    for name in known:
+    for name in known - younger:
         if name not in table:
             yield place.problem(f"{prefix}{name}", "(absent)", "a value", _WHY)
     for name, (test, rule) in rules.items():
