@@ -96,6 +96,13 @@ def test_maps_compute_what_they_say(size):
         torch.testing.assert_close(adjoint_kernel(adjoint_kernel(kernel)), kernel)
 
 
+def test_long_batches_are_convolved_in_parts():
+    kernel = torch.randn(4, 4, 3, 3, dtype=torch.float64)
+    x = torch.randn(300, 4, 28, 28, dtype=torch.float64)
+    expected = torch.nn.functional.conv2d(x[290:], kernel, padding=1)
+    torch.testing.assert_close(Convolution(kernel, (28, 28)).apply(x)[290:], expected)
+
+
 def test_parts_and_shifts():
     kernel = next(kernels(1, (3,))).expand(2, 2, 3, 3).contiguous()
     for map_, matrix in (
