@@ -25,6 +25,8 @@ WHY = {
     "radius": "the radius does not follow from the draws",
     "prediction": "the draws choose another class",
     "plan": "the pilot's draws lead to another plan",
+    "reference": "the classifier here is another one, or measures another margin (THEORY 1.1): "
+    "other weights, code, libraries or machine",
     "cell_evaluations": "the record states another cost than it has",
     "steps": "the record states another cost than it has",
     "residual": "the solves end otherwise",

@@ -1,0 +1,144 @@
+"""The commands ``verify`` and ``attack``: parsing and wiring, as in `deqcert.cli`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from deqcert.cli_options import BatchSize, DataFolder, Device, parse_distances, parse_indices
+
+out = Console()
+err = Console(stderr=True)
+
+
+def verify(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Zoo name, checkpoint file or folder. Default: the shipped one with the "
+            "run's weights digest."
+        ),
+    ] = None,
+    replays: Annotated[
+        int, typer.Option("--replay", help="Make so many random records again, to the bit.")
+    ] = 0,
+    index: Annotated[
+        str | None, typer.Option(help="Images whose records to make again, such as 0,40.")
+    ] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option(help="Test so many draws per record instead of replaying it whole."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the random choices. Default: the system's.")
+    ] = None,
+    batch_size: BatchSize = None,
+    device: Annotated[
+        str | None, typer.Option(help="Torch device of the replay. Default: that of the run.")
+    ] = None,
+    data_dir: DataFolder = None,
+) -> None:
+    """Check a run folder: recompute every bound, and replay records from their noise keys.
+
+    Exit code 0 where all is well, 1 where problems were found, 2 for bad input.
+    """
+    import json
+
+    from deqcert.checks import verify as run_verification
+    from deqcert.checks.console import console_steps
+
+    with console_steps("replay", err) as watch:
+        found = run_verification(
+            run,
+            model=model,
+            data_dir=data_dir,
+            replays=replays,
+            indices=parse_indices(index),
+            draws=draws,
+            seed=seed,
+            device=device,
+            batch_size=batch_size,
+            watch=watch,
+        )
+    if as_json:
+        out.print_json(json.dumps(found.to_json()))
+    else:
+        out.print(found)
+    if not found.clean:
+        raise typer.Exit(1)
+
+
+def attack(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Zoo name, checkpoint file or folder. Default: the shipped one with the "
+            "run's weights digest."
+        ),
+    ] = None,
+    distances: Annotated[
+        str, typer.Option(help="Lengths of the shifts, in units of the certified radius.")
+    ] = "0.5,1,1.5,2,3",
+    steps: Annotated[int, typer.Option(help="Gradient steps.")] = 20,
+    samples: Annotated[int, typer.Option(help="Noisy copies per gradient of smooth-PGD.")] = 32,
+    n: Annotated[int, typer.Option(help="Draws of each judgement by the smoothed class.")] = 1000,
+    alpha: Annotated[
+        float, typer.Option(help="Probability that one judgement is wrong, in (0, 1).")
+    ] = 0.001,
+    limit: Annotated[
+        int | None, typer.Option("--max", help="Attack at most so many certified images.")
+    ] = None,
+    out_dir: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the results; resumed. Default: RUN/attack."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of all noise. Default: the folder's, or the system's.")
+    ] = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    data_dir: DataFolder = None,
+) -> None:
+    """Attack certified images inside and outside their radius: an empirical check, no proof.
+
+    Exit code 0 where none fell inside its radius, 1 where one did, 2 for bad input.
+    """
+    import json
+
+    from deqcert.checks import AttackSpec, attack_run
+    from deqcert.checks.console import console_steps
+    from deqcert.results.plots import MissingMatplotlibError
+
+    spec = AttackSpec(
+        distances=parse_distances(distances), steps=steps, samples=samples, n=n, alpha=alpha
+    )
+    with console_steps("attack", err) as watch:
+        found = attack_run(
+            run,
+            model=model,
+            data_dir=data_dir,
+            spec=spec,
+            limit=limit,
+            out=out_dir,
+            seed=seed,
+            device=device,
+            batch_size=batch_size,
+            watch=watch,
+        )
+    if as_json:
+        out.print_json(json.dumps(found.to_json()))
+    else:
+        out.print(found)
+    try:
+        found.write_plot()
+    except MissingMatplotlibError as error:
+        err.print(f"no plot: {error}", markup=False, highlight=False)
+    if found.fallen_inside:
+        raise typer.Exit(1)
