@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from deqcert.models.mdeq_cell import Fusion, MDEQCell, ResidualBlock
-from deqcert.models.row_chunks import GRAIN, for_chunks
+from deqcert.solvers.row_chunks import GRAIN, for_chunks
 
 _LAST = torch.channels_last
 _CHUNK_BYTES = 8 << 20

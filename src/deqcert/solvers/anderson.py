@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from deqcert.solvers.reduce import row_blocks, wide, window_dots, window_width
+from deqcert.solvers import half
+from deqcert.solvers.reduce import (
+    is_bfloat16_on_cpu,
+    row_blocks,
+    wide,
+    window_dots,
+    window_width,
+)
 from deqcert.solvers.spec import SolverSpec
 
 _VECTORS = 16
@@ -21,8 +28,8 @@ class AndersonMemory:
     Attributes:
         points: Damped values z_i + mixing (f(z_i) - z_i), newest first, each a list with one
             matrix (B, D_j) per tensor of the state.
-        residuals: f(z_i) - z_i of up to P pairs, shape (P, B, W), in no order; float32 at least,
-            padded with zeros; None until the first step, and where one pair is all there is.
+        residuals: f(z_i) - z_i of up to P pairs, shape (P, B, W), in no order, padded with zeros;
+            None where one pair is all there is.
         gram: Inner products of the residuals, shape (P, P, B), float64.
         slots: Which places of `residuals` are in use, newest first.
     """
@@ -47,8 +54,9 @@ class Anderson:
     used from the cell's own output, so that memory - 1 points are stored, not memory, and of a pair
     only the two vectors that the formulas need. Per row: (2 memory - 1) D numbers.
 
-    Half precision states: points are kept as the cell gives them, which loses nothing; residuals,
-    differences of nearly equal numbers, in float32; sums are taken in float32 and rounded once.
+    Half precision states: points are kept as the cell gives them, which loses nothing; residuals
+    are rounded once, far below the rounding of f(z) itself; products, weights and sums are float32
+    or wider, and the next iterate is rounded once.
     """
 
     takes = "parts"
@@ -64,8 +72,8 @@ class Anderson:
         pairs = min(spec.memory, spec.max_steps)
         if pairs == 1:
             return 0
-        residuals = pairs * window_width(features) * max(4, itemsize)
-        return (pairs - 1) * features * itemsize + residuals + 8 * pairs * pairs
+        numbers = (pairs - 1) * features + pairs * window_width(features)
+        return numbers * itemsize + 8 * pairs * pairs
 
     def init(self, rows: int, features: int, like: Tensor) -> AndersonMemory:
         """Return the memory of a fresh solve."""
@@ -73,7 +81,7 @@ class Anderson:
         if self.pairs > 1:
             width = window_width(features)
             shape = (self.pairs, rows, width)
-            memory.residuals = like.new_empty(shape, dtype=wide(like.dtype))
+            memory.residuals = like.new_empty(shape)
             memory.residuals[:, :, features:] = 0
             memory.gram = like.new_zeros((self.pairs, self.pairs, rows), dtype=torch.float64)
         return memory
@@ -102,7 +110,7 @@ class Anderson:
         gram = memory.gram[order][:, order].permute(2, 0, 1)
         weights = mixing_weights(gram, self.ridge, torch.finfo(z[0].dtype).eps)
         memory.points = [point, *memory.points][: self.pairs]
-        shares = weights.t().to(memory.residuals.dtype).contiguous()
+        shares = weights.t().to(wide(z[0].dtype)).contiguous()
         for j, out in enumerate(z):
             _combine(shares, [pair[j] for pair in memory.points], out)
         memory.points = memory.points[: self.pairs - 1]
@@ -117,10 +125,10 @@ class Anderson:
         memory.slots.insert(0, slot)
         residual, start = memory.residuals[slot], 0
         for a, b in zip(z, fz, strict=True):
-            _subtract(b, a, residual[:, start : start + a.shape[1]])
+            torch.sub(b, a, out=residual[:, start : start + a.shape[1]])
             start += a.shape[1]
         used = len(memory.slots)
-        products = window_dots(memory.residuals[:used], residual)
+        products = window_dots(memory.residuals[:used], slot)
         memory.gram[slot, :used] = memory.gram[:used, slot] = products
 
     def select(self, memory: AndersonMemory, rows: Tensor) -> AndersonMemory:
@@ -173,21 +181,14 @@ def mixing_weights(
     return weights[:, :rows].t()
 
 
-def _subtract(a: Tensor, b: Tensor, out: Tensor) -> None:  # each of shape (B, D)
-    """Write a - b, in the precision of `out`."""
-    if a.dtype == out.dtype:
-        torch.sub(a, b, out=out)
-        return
-    for rows in row_blocks(a):
-        torch.sub(a[rows].to(out.dtype), b[rows], out=out[rows])
-
-
 def _combine(
     shares: Tensor,  # shape: (P, B), float32 at least
     points: list[Tensor],  # P of shape (B, D)
     out: Tensor,  # shape: (B, D), overwritten
 ) -> None:
     """Write the weighted sum of the points of each row."""
+    if is_bfloat16_on_cpu(out) and half.combine(shares, points, out):
+        return
     for rows in row_blocks(out):
         block, share = out[rows], shares[:, rows, None]
         total = block if out.dtype == shares.dtype else block.to(shares.dtype)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from deqcert.solvers import half
+
 _HALF = (torch.float16, torch.bfloat16)
 _PIECE = 512
 """Numbers per product of `window_dots`: float32 sums of short pieces err by 1e-7 of the whole,
@@ -35,6 +37,11 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in _HALF else dtype
 
 
+def is_bfloat16_on_cpu(x: Tensor) -> bool:
+    """Return whether the compiled passes of `half` are meant for this tensor."""
+    return x.device.type == "cpu" and x.dtype == torch.bfloat16
+
+
 def window_width(features: int) -> int:
     """Return the padded length of rows for `window_dots`: even pieces of whole cache lines."""
     pieces = -(-features // _PIECE)
@@ -42,21 +49,28 @@ def window_width(features: int) -> int:
 
 
 def window_dots(
-    window: Tensor,  # shape: (P, B, W), W from `window_width`, zeros at the end, no half precision
-    newest: Tensor,  # shape: (B, W)
+    window: Tensor,  # shape: (P, B, W), W from `window_width`, zeros at the end
+    slot: int,
 ) -> Tensor:  # shape: (P, B), float64
-    """Return the inner product of each row of `newest` with the matching row of every slot.
+    """Return the inner product of each row of one slot with the matching row of every slot.
 
     One batched product of (1, piece) by (piece, P) matrices, one matrix per row and piece: each row
     of the window is read once and nothing else is written. Two to three times faster than slot by
-    slot, and at 90 % of the memory's speed.
+    slot, and at 90 % of the memory's speed. Half precision is widened first.
     """
     slots, rows, width = window.shape
     if window.device.type != "cpu":  # there a batched product may split rows by the batch's size
-        return torch.stack([row_dot(newest, slot) for slot in window])
+        return torch.stack([row_dot(window[slot], other) for other in window])
+    if window.dtype in _HALF:
+        out = torch.empty((slots, rows), dtype=torch.float64)
+        if is_bfloat16_on_cpu(window) and half.dots(window, slot, out):
+            return out
+        for block in row_blocks(window[slot]):
+            out[:, block] = window_dots(window[:, block].float(), slot)
+        return out
     pieces = -(-width // _PIECE)
     piece = width // pieces
-    left = newest.view(rows * pieces, 1, piece)
+    left = window[slot].view(rows * pieces, 1, piece)
     right = window.view(slots, rows * pieces, piece).permute(1, 2, 0)
     products = torch.bmm(left, right).view(rows, pieces, slots)
     return products.sum(1, dtype=torch.float64).t()
@@ -71,13 +85,12 @@ def row_dot(
     Each row is multiplied and summed along its own contiguous memory, where a matrix product may
     pick another kernel for another batch. Half precision is widened first.
     """
-    half = x.dtype in _HALF
     out = torch.empty(x.shape[0], dtype=torch.float64, device=x.device)
     buffer = _row_buffer(x)
     for block in row_blocks(x):
         a, b = x[block], y[block]
         count = a.shape[0]
-        if half:
+        if x.dtype in _HALF:
             a, b = a.float(), b.float()
         torch.mul(a, b, out=buffer[:count])
         out[block] = buffer[: max(2, count)].sum(-1)[:count]
@@ -90,6 +103,8 @@ def row_changes(
 ) -> Tensor:  # shape: (2, B), float64
     """Return ||y - x||^2 and ||y||^2 of matching rows, reading each once."""
     out = torch.empty((2, x.shape[0]), dtype=torch.float64, device=x.device)
+    if is_bfloat16_on_cpu(x) and half.changes(x, y, out):
+        return out
     buffer = _row_buffer(x)
     for block in row_blocks(x):
         a, b = x[block].to(buffer.dtype), y[block].to(buffer.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deqcert.models.row_chunks import GRAIN, chunks, for_chunks
+from deqcert.solvers.row_chunks import GRAIN, chunks, for_chunks
 
 
 @pytest.fixture

@@ -1,0 +1,116 @@
+"""Anderson's passes over bfloat16 rows, compiled by numba.
+
+PyTorch would widen to float32 in memory first. Rows are arrays of the bits of bfloat16 numbers
+(uint16), which are the upper half of a float32; all sums are taken in float32 or wider, and what is
+written is rounded once. A row is computed alone and in one order, so that its bits depend on
+nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+# Sums may be reordered when compiled, to fill vectors; the order is then the same for every row.
+# NaN and infinity keep their meaning.
+_OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "fastmath": {"contract", "nsz", "reassoc"},
+    "error_model": "numpy",
+}
+_PIECE = 512  # numbers summed at once: they stay in the first-level cache
+
+
+def _kernel(function: Callable[..., None]) -> Any:
+    """Compile at the first call, and keep the machine code on disk where a folder is writable."""
+    try:
+        return njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:  # numba found no folder to write to
+        return njit(**_OPTIONS)(function)
+
+
+@njit(**_OPTIONS)
+def _wide(bits):
+    """Return the number that the bits of a bfloat16 stand for."""
+    return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
+
+
+@njit(**_OPTIONS)
+def _narrow(words, row):
+    """Write the bits of float32 as bfloat16, rounded to the nearest, ties to even."""
+    for j in range(row.size):
+        word = words[j]
+        odd = (word >> np.uint32(16)) & np.uint32(1)
+        rounded = (word + np.uint32(0x7FFF) + odd) >> np.uint32(16)
+        nan = (word & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+        row[j] = np.uint16(np.uint32(0x7FC0) if nan else rounded)
+
+
+@_kernel
+def dots(window, slot, out, low, high):
+    """Write the products of row b of one slot with row b of each, for b in low..high-1.
+
+    `window`: (P, B, W) bits; `out`: (P, B) float64.
+    """
+    slots, _, width = window.shape
+    newest = np.empty(_PIECE, np.float32)
+    for row in range(low, high):
+        for i in range(slots):
+            out[i, row] = 0.0
+        for start in range(0, width, _PIECE):
+            count = min(_PIECE, width - start)
+            piece = window[slot, row, start : start + count]
+            for j in range(count):
+                newest[j] = _wide(piece[j])
+            for i in range(slots):
+                other = window[i, row, start : start + count]
+                total = np.float32(0.0)
+                for j in range(count):
+                    total += newest[j] * _wide(other[j])
+                out[i, row] += total
+
+
+@_kernel
+def combine(shares, points, out, low, high):
+    """Write the weighted sums of the rows low..high-1 of the points.
+
+    `shares`: (P, B) float32; `points`: P arrays (B, D) of bits; `out`: (B, D) bits.
+    """
+    width = out.shape[1]
+    sums = np.empty(_PIECE, np.float32)
+    for row in range(low, high):
+        for start in range(0, width, _PIECE):
+            count = min(_PIECE, width - start)
+            share, point = shares[0, row], points[0][row, start : start + count]
+            for j in range(count):
+                sums[j] = share * _wide(point[j])
+            for i in range(1, len(points)):
+                share, point = shares[i, row], points[i][row, start : start + count]
+                for j in range(count):
+                    sums[j] += share * _wide(point[j])
+            _narrow(sums.view(np.uint32), out[row, start : start + count])
+
+
+@_kernel
+def changes(x, y, out, low, high):
+    """Write ||y - x||^2 and ||y||^2 of the rows low..high-1.
+
+    `x`, `y`: (B, D) bits; `out`: (2, B) float64.
+    """
+    width = x.shape[1]
+    for row in range(low, high):
+        out[0, row] = out[1, row] = 0.0
+        for start in range(0, width, _PIECE):
+            end = min(width, start + _PIECE)
+            before, after = x[row, start:end], y[row, start:end]
+            change, size = np.float32(0.0), np.float32(0.0)
+            for j in range(before.size):
+                value = _wide(after[j])
+                difference = value - _wide(before[j])
+                change += difference * difference
+                size += value * value
+            out[0, row] += change
+            out[1, row] += size

@@ -1,0 +1,113 @@
+"""bfloat16 passes: the same numbers with and without compiled kernels, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from deqcert.solvers import half, solve
+from deqcert.solvers.anderson import _combine
+from deqcert.solvers.reduce import row_changes, window_dots, window_width
+
+pytest.importorskip("numba")
+
+
+def rows_of(count: int, features: int, seed: int = 0) -> torch.Tensor:
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 50, features, generator=g).bfloat16()
+
+
+def window_of(features: int) -> torch.Tensor:
+    window = torch.zeros(4, 50, window_width(features), dtype=torch.bfloat16)
+    window[:, :, :features] = rows_of(4, features)
+    return window
+
+
+@pytest.fixture(params=[1, 2])
+def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch):
+    """Return a function that computes something as it is done where numba is missing."""
+
+    def run(work):
+        with monkeypatch.context() as change:
+            change.setattr(half, "_kernels", lambda: None)
+            return work()
+
+    return run
+
+
+@pytest.mark.parametrize("features", [1, 37, 1536, 5000])
+def test_sums_agree_with_plain_ones(features: int, without):
+    window, (x, y) = window_of(features), rows_of(2, features, seed=1)
+    for work in (lambda: window_dots(window, 2), lambda: row_changes(x, y)):
+        scale = 1e-6 * features
+        torch.testing.assert_close(work(), without(work), rtol=1e-6, atol=scale)
+
+
+@pytest.mark.parametrize("features", [1, 37, 1536, 5000])
+def test_weighted_sums_are_rounded_once(features: int, without):
+    points = list(rows_of(3, features))
+    shares = torch.rand(3, 50, generator=torch.Generator().manual_seed(2))
+
+    def combined() -> torch.Tensor:
+        out = torch.empty_like(points[0])
+        _combine(shares, points, out)
+        return out
+
+    exact = sum(s[:, None].double() * p.double() for s, p in zip(shares, points, strict=True))
+    assert isinstance(exact, torch.Tensor)
+    for found in (combined(), without(combined)):
+        near = 2.0**-8 * exact.abs() * 1.001 + 1e-6  # half the distance of two numbers
+        assert ((found.double() - exact).abs() <= near).all()
+
+
+@pytest.mark.usefixtures("_threads")
+def test_a_row_does_not_depend_on_its_batch():
+    window, (x, y) = window_of(3000), rows_of(2, 3000, seed=1)
+    dots, changes = window_dots(window, 1), row_changes(x, y)
+    for rows in (slice(0, 1), slice(7, 9), slice(3, 50)):
+        assert torch.equal(window_dots(window[:, rows].contiguous(), 1), dots[:, rows])
+        assert torch.equal(row_changes(x[rows], y[rows]), changes[:, rows])
+
+
+def test_what_is_not_finite_stays_in_its_row():
+    points = list(rows_of(3, 700))
+    points[1][5, 3], points[2][9, 0] = torch.nan, torch.inf
+    out = torch.empty_like(points[0])
+    shares = torch.rand(3, 50, generator=torch.Generator().manual_seed(3)) + 0.1
+    _combine(shares, points, out)
+    assert out[5, 3].isnan()
+    assert out[9, 0].isinf()
+    assert int((~out.isfinite()).sum()) == 2
+    bad = ~row_changes(points[0], points[1])[0].isfinite()
+    assert bad.nonzero().flatten().tolist() == [5]
+
+
+@pytest.mark.parametrize("spec", ["anderson:12", "anderson:12:1e-2", "picard:12"])
+def test_solves_agree(spec: str, without):
+    g = torch.Generator().manual_seed(4)
+    weight = torch.randn(64, 64, generator=g) / 12
+    x = torch.randn(70, 64, generator=g)
+
+    def solved():
+        def cell(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(z.float() @ weight + x).to(z.dtype)
+
+        return solve(cell, torch.zeros_like(x).bfloat16(), x, spec=spec)
+
+    fast, plain = solved(), without(solved)
+    assert torch.equal(fast.status, plain.status)
+    assert isinstance(fast.state, torch.Tensor)
+    assert isinstance(plain.state, torch.Tensor)
+    apart = (fast.state.float() - plain.state.float()).norm(dim=1) / plain.state.float().norm(dim=1)
+    assert apart.max() < 2**-6
+    assert apart.median() < 2**-8
