@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from deqcert.solvers import half
+from deqcert.solvers import compiled
 from deqcert.solvers.reduce import (
-    is_bfloat16_on_cpu,
     row_blocks,
     wide,
     window_dots,
@@ -187,7 +186,7 @@ def _combine(
     out: Tensor,  # shape: (B, D), overwritten
 ) -> None:
     """Write the weighted sum of the points of each row."""
-    if is_bfloat16_on_cpu(out) and half.combine(shares, points, out):
+    if compiled.combine(shares, points, out):
         return
     for rows in row_blocks(out):
         block, share = out[rows], shares[:, rows, None]

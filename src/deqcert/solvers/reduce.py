@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deqcert.solvers import half
+from deqcert.solvers import compiled
 
 _HALF = (torch.float16, torch.bfloat16)
 _PIECE = 512
@@ -37,11 +37,6 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in _HALF else dtype
 
 
-def is_bfloat16_on_cpu(x: Tensor) -> bool:
-    """Return whether the compiled passes of `half` are meant for this tensor."""
-    return x.device.type == "cpu" and x.dtype == torch.bfloat16
-
-
 def window_width(features: int) -> int:
     """Return the padded length of rows for `window_dots`: even pieces of whole cache lines."""
     pieces = -(-features // _PIECE)
@@ -63,7 +58,7 @@ def window_dots(
         return torch.stack([row_dot(window[slot], other) for other in window])
     if window.dtype in _HALF:
         out = torch.empty((slots, rows), dtype=torch.float64)
-        if is_bfloat16_on_cpu(window) and half.dots(window, slot, out):
+        if compiled.dots(window, slot, out):
             return out
         for block in row_blocks(window[slot]):
             out[:, block] = window_dots(window[:, block].float(), slot)
@@ -103,7 +98,7 @@ def row_changes(
 ) -> Tensor:  # shape: (2, B), float64
     """Return ||y - x||^2 and ||y||^2 of matching rows, reading each once."""
     out = torch.empty((2, x.shape[0]), dtype=torch.float64, device=x.device)
-    if is_bfloat16_on_cpu(x) and half.changes(x, y, out):
+    if compiled.changes(x, y, out):
         return out
     buffer = _row_buffer(x)
     for block in row_blocks(x):

@@ -1,4 +1,4 @@
-"""bfloat16 passes: the same numbers with and without compiled kernels, row by row."""
+"""Compiled passes: the same numbers with and without compiled kernels, row by row."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from deqcert.solvers import half, solve
+from deqcert.solvers import compiled, solve
 from deqcert.solvers.anderson import _combine
 from deqcert.solvers.reduce import row_changes, window_dots, window_width
 
 pytest.importorskip("numba")
 
 
-def rows_of(count: int, features: int, seed: int = 0) -> torch.Tensor:
+EACH_TYPE = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+
+
+def rows_of(count: int, features: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
     g = torch.Generator().manual_seed(seed)
-    return torch.randn(count, 50, features, generator=g).bfloat16()
+    return torch.randn(count, 50, features, generator=g).to(dtype)
 
 
-def window_of(features: int) -> torch.Tensor:
-    window = torch.zeros(4, 50, window_width(features), dtype=torch.bfloat16)
-    window[:, :, :features] = rows_of(4, features)
+def window_of(features: int, dtype: torch.dtype) -> torch.Tensor:
+    window = torch.zeros(4, 50, window_width(features), dtype=dtype)
+    window[:, :, :features] = rows_of(4, features, dtype)
     return window
 
 
@@ -39,23 +42,25 @@ def without(monkeypatch: pytest.MonkeyPatch):
 
     def run(work):
         with monkeypatch.context() as change:
-            change.setattr(half, "_kernels", lambda: None)
+            change.setattr(compiled, "_kernels", lambda: None)
             return work()
 
     return run
 
 
+@EACH_TYPE
 @pytest.mark.parametrize("features", [1, 37, 1536, 5000])
-def test_sums_agree_with_plain_ones(features: int, without):
-    window, (x, y) = window_of(features), rows_of(2, features, seed=1)
+def test_sums_agree_with_plain_ones(features: int, dtype: torch.dtype, without):
+    window, (x, y) = window_of(features, dtype), rows_of(2, features, dtype, seed=1)
     for work in (lambda: window_dots(window, 2), lambda: row_changes(x, y)):
         scale = 1e-6 * features
         torch.testing.assert_close(work(), without(work), rtol=1e-6, atol=scale)
 
 
+@EACH_TYPE
 @pytest.mark.parametrize("features", [1, 37, 1536, 5000])
-def test_weighted_sums_are_rounded_once(features: int, without):
-    points = list(rows_of(3, features))
+def test_weighted_sums_are_rounded_once(features: int, dtype: torch.dtype, without):
+    points = list(rows_of(3, features, dtype))
     shares = torch.rand(3, 50, generator=torch.Generator().manual_seed(2))
 
     def combined() -> torch.Tensor:
@@ -66,21 +71,24 @@ def test_weighted_sums_are_rounded_once(features: int, without):
     exact = sum(s[:, None].double() * p.double() for s, p in zip(shares, points, strict=True))
     assert isinstance(exact, torch.Tensor)
     for found in (combined(), without(combined)):
-        near = 2.0**-8 * exact.abs() * 1.001 + 1e-6  # half the distance of two numbers
+        # Half the distance of two numbers, and what float32 sums are off by.
+        near = torch.finfo(dtype).eps / 2 * exact.abs() * 1.001 + 1e-6
         assert ((found.double() - exact).abs() <= near).all()
 
 
 @pytest.mark.usefixtures("_threads")
-def test_a_row_does_not_depend_on_its_batch():
-    window, (x, y) = window_of(3000), rows_of(2, 3000, seed=1)
+@EACH_TYPE
+def test_a_row_does_not_depend_on_its_batch(dtype: torch.dtype):
+    window, (x, y) = window_of(3000, dtype), rows_of(2, 3000, dtype, seed=1)
     dots, changes = window_dots(window, 1), row_changes(x, y)
     for rows in (slice(0, 1), slice(7, 9), slice(3, 50)):
         assert torch.equal(window_dots(window[:, rows].contiguous(), 1), dots[:, rows])
         assert torch.equal(row_changes(x[rows], y[rows]), changes[:, rows])
 
 
-def test_what_is_not_finite_stays_in_its_row():
-    points = list(rows_of(3, 700))
+@EACH_TYPE
+def test_what_is_not_finite_stays_in_its_row(dtype: torch.dtype):
+    points = list(rows_of(3, 700, dtype))
     points[1][5, 3], points[2][9, 0] = torch.nan, torch.inf
     out = torch.empty_like(points[0])
     shares = torch.rand(3, 50, generator=torch.Generator().manual_seed(3)) + 0.1
@@ -92,8 +100,9 @@ def test_what_is_not_finite_stays_in_its_row():
     assert bad.nonzero().flatten().tolist() == [5]
 
 
+@EACH_TYPE
 @pytest.mark.parametrize("spec", ["anderson:12", "anderson:12:1e-2", "picard:12"])
-def test_solves_agree(spec: str, without):
+def test_solves_agree(spec: str, dtype: torch.dtype, without):
     g = torch.Generator().manual_seed(4)
     weight = torch.randn(64, 64, generator=g) / 12
     x = torch.randn(70, 64, generator=g)
@@ -102,12 +111,13 @@ def test_solves_agree(spec: str, without):
         def cell(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
             return torch.tanh(z.float() @ weight + x).to(z.dtype)
 
-        return solve(cell, torch.zeros_like(x).bfloat16(), x, spec=spec)
+        return solve(cell, torch.zeros_like(x).to(dtype), x, spec=spec)
 
     fast, plain = solved(), without(solved)
     assert torch.equal(fast.status, plain.status)
     assert isinstance(fast.state, torch.Tensor)
     assert isinstance(plain.state, torch.Tensor)
     apart = (fast.state.float() - plain.state.float()).norm(dim=1) / plain.state.float().norm(dim=1)
-    assert apart.max() < 2**-6
-    assert apart.median() < 2**-8
+    eps = torch.finfo(dtype).eps
+    assert apart.max() < 2 * eps
+    assert apart.median() < eps / 2

@@ -1,9 +1,9 @@
-"""Anderson's passes over bfloat16 rows, compiled by numba.
+"""Passes over the rows of a state, compiled by numba: each reads its arguments once.
 
-PyTorch would widen to float32 in memory first. Rows are arrays of the bits of bfloat16 numbers
-(uint16), which are the upper half of a float32; all sums are taken in float32 or wider, and what is
-written is rounded once. A row is computed alone and in one order, so that its bits depend on
-nothing else.
+PyTorch takes a pass per operation, and widens half precision in memory first. Rows are arrays of
+float32, or of the bits of bfloat16 numbers (uint16), which are the upper half of a float32; all
+sums are taken in float32 or wider, and what is written is rounded once. A row is computed alone and
+in one order, so that its bits depend on nothing else.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
 
 # Sums may be reordered when compiled, to fill vectors; the order is then the same for every row.
 # NaN and infinity keep their meaning.
@@ -32,28 +33,48 @@ def _kernel(function: Callable[..., None]) -> Any:
         return njit(**_OPTIONS)(function)
 
 
-@njit(**_OPTIONS)
-def _wide(bits):
-    """Return the number that the bits of a bfloat16 stand for."""
-    return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
+def _wide(number: Any) -> Any:
+    """Return a float32, from one or from the bits of a bfloat16."""
 
 
-@njit(**_OPTIONS)
-def _narrow(words, row):
-    """Write the bits of float32 as bfloat16, rounded to the nearest, ties to even."""
-    for j in range(row.size):
-        word = words[j]
-        odd = (word >> np.uint32(16)) & np.uint32(1)
-        rounded = (word + np.uint32(0x7FFF) + odd) >> np.uint32(16)
-        nan = (word & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
-        row[j] = np.uint16(np.uint32(0x7FC0) if nan else rounded)
+@overload(_wide, inline="always")
+def _widening(number):
+    if number == types.float32:
+        return lambda number: number
+    return lambda number: np.uint32(np.uint32(number) << np.uint32(16)).view(np.float32)
+
+
+def _narrow(sums: Any, row: Any) -> None:
+    """Write float32 in the format of `row`: to bfloat16 rounded to the nearest, ties to even."""
+
+
+@overload(_narrow)
+def _narrowing(sums, row):
+    if row.dtype == types.float32:
+
+        def copied(sums, row):
+            for j in range(row.size):
+                row[j] = sums[j]
+
+        return copied
+
+    def rounded(sums, row):
+        words = sums.view(np.uint32)
+        for j in range(row.size):
+            word = words[j]
+            odd = (word >> np.uint32(16)) & np.uint32(1)
+            near = (word + np.uint32(0x7FFF) + odd) >> np.uint32(16)
+            nan = (word & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+            row[j] = np.uint16(np.uint32(0x7FC0) if nan else near)
+
+    return rounded
 
 
 @_kernel
 def dots(window, slot, out, low, high):
     """Write the products of row b of one slot with row b of each, for b in low..high-1.
 
-    `window`: (P, B, W) bits; `out`: (P, B) float64.
+    `window`: (P, B, W); `out`: (P, B) float64.
     """
     slots, _, width = window.shape
     newest = np.empty(_PIECE, np.float32)
@@ -77,7 +98,7 @@ def dots(window, slot, out, low, high):
 def combine(shares, points, out, low, high):
     """Write the weighted sums of the rows low..high-1 of the points.
 
-    `shares`: (P, B) float32; `points`: P arrays (B, D) of bits; `out`: (B, D) bits.
+    `shares`: (P, B) float32; `points`: P arrays (B, D); `out`: (B, D).
     """
     width = out.shape[1]
     sums = np.empty(_PIECE, np.float32)
@@ -91,14 +112,14 @@ def combine(shares, points, out, low, high):
                 share, point = shares[i, row], points[i][row, start : start + count]
                 for j in range(count):
                     sums[j] += share * _wide(point[j])
-            _narrow(sums.view(np.uint32), out[row, start : start + count])
+            _narrow(sums, out[row, start : start + count])
 
 
 @_kernel
 def changes(x, y, out, low, high):
     """Write ||y - x||^2 and ||y||^2 of the rows low..high-1.
 
-    `x`, `y`: (B, D) bits; `out`: (2, B) float64.
+    `x`, `y`: (B, D); `out`: (2, B) float64.
     """
     width = x.shape[1]
     for row in range(low, high):

@@ -1,4 +1,4 @@
-"""bfloat16 rows on the CPU by compiled kernels, where numba is there."""
+"""Compiled passes over rows of float32 and bfloat16 on the CPU, where numba is there."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deqcert.solvers.row_chunks import for_chunks
 
+_TYPES = (torch.float32, torch.bfloat16)
 _ROWS = 64
 """Rows a thread takes at once."""
 
@@ -19,53 +20,59 @@ _ROWS = 64
 @lru_cache(maxsize=1)
 def _kernels() -> Any:
     try:
-        from deqcert.solvers import half_kernels  # loads a compiler: only where it is used
+        from deqcert.solvers import row_kernels  # loads a compiler: only where it is used
     except ImportError:  # numba is an extra
         return None
-    return half_kernels
+    return row_kernels
 
 
 def dots(
-    window: Tensor,  # shape: (P, B, W), bfloat16, CPU
+    window: Tensor,  # shape: (P, B, W)
     slot: int,
     out: Tensor,  # shape: (P, B), float64
 ) -> bool:
     """Write the products of one slot's rows with all slots'; return whether that was possible."""
-    kernels = _kernels()
+    kernels = _kernels_for(window)
     if kernels is None:
         return False
-    arguments = _bits(window), slot, out.numpy()
+    arguments = _array(window), slot, out.numpy()
     for_chunks(lambda low, high: kernels.dots(*arguments, low, high), out.shape[1], _ROWS)
     return True
 
 
 def combine(
     shares: Tensor,  # shape: (P, B), float32
-    points: Sequence[Tensor],  # P of shape (B, D), bfloat16, CPU
-    out: Tensor,  # shape: (B, D), bfloat16
+    points: Sequence[Tensor],  # P of shape (B, D)
+    out: Tensor,  # shape: (B, D)
 ) -> bool:
     """Write the weighted sums of matching rows; return whether that was possible."""
-    kernels = _kernels()
+    kernels = _kernels_for(out, *points)
     if kernels is None:
         return False
-    arguments = shares.numpy(), tuple(map(_bits, points)), _bits(out)
+    arguments = shares.numpy(), tuple(map(_array, points)), _array(out)
     for_chunks(lambda low, high: kernels.combine(*arguments, low, high), len(out), _ROWS)
     return True
 
 
 def changes(
-    x: Tensor,  # shape: (B, D), bfloat16, CPU
-    y: Tensor,  # shape: (B, D), bfloat16
+    x: Tensor,  # shape: (B, D)
+    y: Tensor,  # shape: (B, D)
     out: Tensor,  # shape: (2, B), float64
 ) -> bool:
     """Write ||y - x||^2 and ||y||^2 of matching rows; return whether that was possible."""
-    kernels = _kernels()
+    kernels = _kernels_for(x, y)
     if kernels is None:
         return False
-    arguments = _bits(x), _bits(y), out.numpy()
+    arguments = _array(x), _array(y), out.numpy()
     for_chunks(lambda low, high: kernels.changes(*arguments, low, high), len(x), _ROWS)
     return True
 
 
-def _bits(x: Tensor) -> np.ndarray:  # uint16, of the shape of x
-    return x.detach().view(torch.uint16).numpy()
+def _kernels_for(*tensors: Tensor) -> Any:
+    fits = all(x.device.type == "cpu" and x.dtype in _TYPES for x in tensors)
+    return _kernels() if fits and len({x.dtype for x in tensors}) == 1 else None
+
+
+def _array(x: Tensor) -> np.ndarray:  # float32, or the bits of bfloat16 as uint16
+    x = x.detach()
+    return (x if x.dtype == torch.float32 else x.view(torch.uint16)).numpy()
