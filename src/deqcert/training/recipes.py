@@ -173,7 +173,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             name="mondeq-ibp",
-            claim="the shipped monotone DEQ with interval bounds on MNIST: interval training",
+            claim="monotone DEQs with interval bounds on MNIST: interval training",
             settings={
                 **_MONOTONE,
                 "learning_rate": 3e-3,
