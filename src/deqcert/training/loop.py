@@ -67,9 +67,8 @@ def train(
             with fresh weights drawn from the seed.
         data: The training data.
         out: The folder: missing, empty, or of a run with the same settings. It gets
-            ``training.json`` (the settings), ``log.jsonl``, ``checkpoint.safetensors``, events for
-            TensorBoard where it is installed, and in the end ``model.safetensors``, for
-            `load_model`, and ``card.json``.
+            settings, log, checkpoints, events for TensorBoard where it is installed, and in the
+            end ``model.safetensors``, for `load_model`, and ``card.json``.
         config: The settings.
         test: Data the finished model is evaluated on for its card; nothing is chosen by it.
         command: The command to name in the card; None means the call itself, in brief.
@@ -79,8 +78,7 @@ def train(
         checkpoint_seconds: Time between checkpoints within an epoch, > 0; it changes no weight.
 
     Raises:
-        ConfigurationError: Model, data and settings do not fit each other, or
-            `checkpoint_seconds` is not above 0.
+        ConfigurationError: Model, data and settings do not fit each other, or are out of range.
         UnknownNameError: No such architecture.
         RunFolderError: The folder holds something else or other settings, or is in use.
         CheckpointError: The checkpoint is damaged, or the disk refused one.
@@ -90,10 +88,7 @@ def train(
     watch = watch or TrainWatch()
     if not checkpoint_seconds > 0.0:
         raise ConfigurationError(f"checkpoint_seconds must be > 0, but got {checkpoint_seconds!r}")
-    changes = {
-        key: list(value) if isinstance(value, tuple) else value  # as JSON gives them back
-        for key, value in (model_settings or {}).items()
-    }
+    changes = _as_json(model_settings or {})
     fresh = _fresh(model, config, changes).to(device)
     require_fit(fresh, data)
     settings = {
@@ -117,6 +112,11 @@ def train(
             save_model(run.average, folder.model, card=card)  # last: it marks the run as finished
         load_weights(run.average, folder.model)
         return TrainResult(run.average, folder.model, run.average.card or {}, folder.read_log())
+
+
+def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as JSON gives them back."""
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in settings.items()}
 
 
 def _fresh(
