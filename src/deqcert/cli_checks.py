@@ -13,16 +13,20 @@ from deqcert.cli_options import BatchSize, DataFolder, Device, parse_distances, 
 out = Console()
 err = Console(stderr=True)
 
+RunFolder = Annotated[Path, typer.Argument(help="Run folder.")]
+RunModel = Annotated[
+    str | None,
+    typer.Option(
+        help="Zoo name, checkpoint file or folder. Default: the shipped one with the "
+        "run's weights digest."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
 
 def verify(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Zoo name, checkpoint file or folder. Default: the shipped one with the "
-            "run's weights digest."
-        ),
-    ] = None,
+    run: RunFolder,
+    model: RunModel = None,
     replays: Annotated[
         int, typer.Option("--replay", help="Make so many random records again, to the bit.")
     ] = 0,
@@ -33,7 +37,7 @@ def verify(
         int | None,
         typer.Option(help="Test so many draws per record instead of replaying it whole."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: AsJson = False,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the random choices. Default: the system's.")
     ] = None,
@@ -74,14 +78,8 @@ def verify(
 
 
 def attack(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Zoo name, checkpoint file or folder. Default: the shipped one with the "
-            "run's weights digest."
-        ),
-    ] = None,
+    run: RunFolder,
+    model: RunModel = None,
     distances: Annotated[
         str, typer.Option(help="Lengths of the shifts, in units of the certified radius.")
     ] = "0.5,1,1.5,2,3",
@@ -98,7 +96,7 @@ def attack(
         Path | None,
         typer.Option("--out", help="Folder of the results; resumed. Default: RUN/attack."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: AsJson = False,
     seed: Annotated[
         int | None, typer.Option(help="Seed of all noise. Default: the folder's, or the system's.")
     ] = None,
