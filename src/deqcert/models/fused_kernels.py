@@ -6,78 +6,23 @@ every elementwise operation beside it one more pass over memory; here a row stay
 the first pass to the last. All arithmetic is in float32, sums across channels in float64, and a
 result is rounded once.
 
-A row is computed alone and in one order, so its bits depend on nothing else. Only `_to_float` and
-`_from_float` know the number formats. All in one file: numba's cache on disk notices changes of a
-kernel's own file alone.
+A row is computed alone and in one order, so its bits depend on nothing else.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
-# Contraction: a product and a sum may be one operation. Sums are never reordered, so that a
-# machine always gives the same bits.
-_OPTIONS: dict[str, Any] = {
-    "nogil": True,
-    "fastmath": {"contract", "nsz"},
-    "error_model": "numpy",
-}
+from deqcert.models.kernel_base import OPTIONS as _OPTIONS
+from deqcert.models.kernel_base import from_float as _from_float
+from deqcert.models.kernel_base import kernel as _kernel
+from deqcert.models.kernel_base import to_float as _to_float
+
 _UNROLLED = 4
 """Lines summed at once: column sums are loaded and stored that many times less often."""
-
-
-def _kernel(function: Callable[..., None]) -> Any:
-    """Compile at the first call, and keep the machine code on disk where a folder is writable."""
-    try:
-        return njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # numba found no folder to write to
-        return njit(**_OPTIONS)(function)
-
-
-def _widening(context: Any, value: Any) -> Any:
-    """Return a float32, from one or from the bits of a bfloat16, which are its upper half."""
-    del context
-
-    def widen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        if value == types.float32:
-            return args[0]
-        word = ir.IntType(32)
-        bits = builder.shl(builder.zext(args[0], word), ir.Constant(word, 16))
-        return builder.bitcast(bits, ir.FloatType())
-
-    return (types.float32(value), widen) if value in (types.float32, types.uint16) else None
-
-
-_to_float: Any = intrinsic(_widening)
-
-
-def _narrowing(context: Any, value: Any, like: Any) -> Any:
-    """Return a float32 in the format of `like`; to bfloat16 by rounding to the nearest even."""
-    del context, value
-
-    def narrow(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        if like == types.float32:
-            return args[0]
-        word = ir.IntType(32)
-        bits = builder.bitcast(args[0], word)
-        odd = builder.and_(builder.lshr(bits, ir.Constant(word, 16)), ir.Constant(word, 1))
-        bits = builder.add(bits, builder.add(odd, ir.Constant(word, 0x7FFF)))
-        rounded = builder.lshr(bits, ir.Constant(word, 16))
-        nan = builder.fcmp_unordered("uno", args[0], args[0])
-        rounded = builder.select(nan, ir.Constant(word, 0x7FC0), rounded)
-        return builder.trunc(rounded, ir.IntType(16))
-
-    return (like(types.float32, like), narrow) if like in (types.float32, types.uint16) else None
-
-
-_from_float: Any = intrinsic(_narrowing)
 
 
 @njit(**_OPTIONS)
