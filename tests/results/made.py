@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from deqcert.certificate import Audit, Certificate, Reference
+from deqcert.certificate import Audit, Certificate, DeterministicCertificate, Reference
 
 TEMPLATE = Certificate(
     prediction=0,
@@ -62,3 +62,25 @@ def audited(index: int = 0, *, drawn: int, disagreements: int, **changes: Any) -
     )
     settings = {"guarantee": "audited", "method": "srs", "serial": "anderson:3", "chains": 400}
     return certificate(index, audit=audit, **{**settings, **changes})
+
+
+def certain(
+    index: int = 0, *, method: str = "lipschitz", **changes: Any
+) -> DeterministicCertificate:
+    """A deterministic certificate of image `index`, in L2 or in Linf."""
+    template = DeterministicCertificate(
+        prediction=0,
+        radius=0.5 if method == "lipschitz" else 3 / 255,
+        norm="L2" if method == "lipschitz" else "Linf",
+        method=method,
+        reference=Reference(
+            weights_digest="ab" * 32, solver="equilibrium", precision="exact", margin=0.0
+        ),
+        domain="all" if method == "lipschitz" else "pixels",
+        index=index,
+        distance=1e-9,
+        facts={"m": 1.0},
+        cell_evaluations=60,
+        seconds=0.01,
+    )
+    return replace(template, **changes)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from deqcert.deterministic.interval import IntervalCertifier
-from deqcert.deterministic.lipschitz import LipschitzCertifier
-from deqcert.deterministic.record import DeterministicCertificate
+from deqcert.certificate import DeterministicCertificate
+from deqcert.deterministic.interval import IntervalCertifier, IntervalSettings
+from deqcert.deterministic.lipschitz import LipschitzCertifier, LipschitzSettings
 
-__all__ = ["DeterministicCertificate", "IntervalCertifier", "LipschitzCertifier"]
+__all__ = [
+    "DeterministicCertificate",
+    "IntervalCertifier",
+    "IntervalSettings",
+    "LipschitzCertifier",
+    "LipschitzSettings",
+]

@@ -4,15 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from deqcert.deterministic.record import DeterministicCertificate
-from deqcert.deterministic.subject import SHRINK, checked, frozen
+from deqcert.certificate import DeterministicCertificate
+from deqcert.deterministic.subject import BATCH_SIZE, SHRINK, Subject, numbered
 from deqcert.models import EquilibriumModel, solve_rows
 from deqcert.solvers import SolverSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class LipschitzSettings:
+    """What decides a certificate besides model and image; plain JSON types.
+
+    Attributes:
+        solver: How states are found; a worse solve gives smaller radii, never wrong ones.
+
+    Raises:
+        ConfigurationError: No solver has this form.
+        UnknownNameError: An unknown solver.
+    """
+
+    solver: str = "picard:500:1e-7"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "solver", str(SolverSpec.parse(self.solver)))
 
 
 class LipschitzCertifier:
@@ -26,19 +46,40 @@ class LipschitzCertifier:
     Args:
         model: A `MonDEQ`.
         solver: How states are found; a worse solve gives smaller radii, never wrong ones.
+        batch_size: Images computed at once, in [1, 400]; hardware only, changes no certificate.
 
     Raises:
-        ConfigurationError: Not a monotone DEQ.
+        ConfigurationError: Not a monotone DEQ, or a setting out of range.
+        UnknownNameError: An unknown solver.
     """
 
-    def __init__(self, model: EquilibriumModel, *, solver: str = "picard:500:1e-7") -> None:
-        self.model, self.reference = frozen(model)
-        self.solver = SolverSpec.parse(solver)
+    def __init__(
+        self,
+        model: EquilibriumModel,
+        *,
+        solver: str | SolverSpec = LipschitzSettings.solver,
+        batch_size: int = BATCH_SIZE,
+    ) -> None:
+        self.settings = LipschitzSettings(solver=str(solver))
+        self.subject = Subject(model, method="lipschitz", domain="all", batch_size=batch_size)
+        self.model = self.subject.model
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """Claim, settings and weights digest: what must agree for two runs to be one run."""
+        return {**self.subject.claim, **asdict(self.settings)}
 
     @cached_property
     def lipschitz(self) -> float:
         """Upper bound of the Lipschitz constant of x -> z*, L2, pixel units."""
-        return self.model.source.exact().norm / self.model.proof.operator.m / SHRINK
+        model = self.model
+        return model.source.exact().norm / model.proof.operator.m / SHRINK
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What every certificate of this model rests on, as JSON can hold it."""
+        own = {"lipschitz": self.lipschitz, **asdict(self.settings)}
+        return {**self.model.proof_facts(), **own}
 
     def certify(
         self,
@@ -55,32 +96,28 @@ class LipschitzCertifier:
         Raises:
             InputError: Wrong shape or type, not finite, or a pixel outside [0, 1].
         """
+        batches = self.subject.batches(self.subject.checked(images))
+        return numbered([c for x, count in batches for c in self._certify(x, count)], indices)
+
+    @torch.no_grad()
+    def _certify(self, x: Tensor, count: int) -> list[DeterministicCertificate]:
+        """Certify the first `count` of a padded batch."""
         began = time.perf_counter()
-        x = checked(self.model, images)
-        _, solution = solve_rows(self.model, x, self.solver)
+        model = self.model
+        _, solution = solve_rows(model, x, self.settings.solver)
         assert isinstance(solution.state, Tensor)
-        with torch.no_grad():
-            proof = self.model.prove(solution.state, self.model.inject(x))
+        proof = model.prove(solution.state, model.inject(x))
         radius = (proof.room / self.lipschitz * SHRINK).clamp_min(0.0)
-        facts = {
-            **self.model.proof_facts(),
-            "lipschitz": self.lipschitz,
-            "solver": str(self.solver),
-        }
-        seconds = (time.perf_counter() - began) / len(x)
+        facts = self.facts
+        seconds = (time.perf_counter() - began) / count
         return [
-            DeterministicCertificate(
-                prediction=label if label >= 0 else None,
-                radius=float(radius[row]) if label >= 0 else 0.0,
-                norm="L2",
-                method="lipschitz",
-                reference=self.reference,
-                domain="all",
-                index=row if indices is None else int(indices[row]),
+            self.subject.certificate(
+                label=int(proof.label[row]),
+                radius=float(radius[row]),
                 distance=float(proof.distance[row]),
                 facts=facts,
                 cell_evaluations=int(solution.cell_evaluations[row]) + 1,
                 seconds=seconds,
             )
-            for row, label in enumerate(proof.label.tolist())
+            for row in range(count)
         ]

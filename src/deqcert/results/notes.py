@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from deqcert.certificate import DETERMINISTIC
 from deqcert.results.configuration import configuration_differences
 from deqcert.results.run_folder import RunFolder
-from deqcert.results.summary import Record, Summary
+from deqcert.results.summary import L2, LINF, Record, Summary
 
 WARNING = "WARNING: "
 # Shown as lines of the table, or the very images that are compared apart.
@@ -23,6 +24,7 @@ def notes_on(
         *_no_guarantee(summaries),
         *_other_images(folders, records),
         *_other_settings(folders, summaries),
+        *_deterministic(folders, summaries),
         _reading(summaries),
     ]
 
@@ -52,15 +54,18 @@ def _other_images(folders: Sequence[RunFolder], records: Sequence[Sequence[Recor
 
 
 def _other_settings(folders: Sequence[RunFolder], summaries: Sequence[Summary]) -> list[str]:
-    """Name settings that differ and that the table does not show."""
-    first = folders[0].configuration
+    """Name settings that differ between runs of a kind and that the table does not show."""
+    firsts: dict[str, RunFolder] = {}
     keys: dict[str, None] = {}
-    for folder in folders[1:]:
-        for key, _, _ in configuration_differences(first, folder.configuration):
+    for folder, summary in zip(folders, summaries, strict=True):
+        # Runs with and without noise, or in other norms, have other settings altogether.
+        kind = summary.method if summary.guarantee == DETERMINISTIC else ""
+        first = firsts.setdefault(kind, folder)
+        for key, _, _ in configuration_differences(first.configuration, folder.configuration):
             keys[key] = None
     hidden = [key for key in keys if key.split(".")[0] not in SHOWN]
     notes = [f"The runs also differ in {', '.join(hidden)}."] if hidden else []
-    if sum(summary.guarantee != "none" for summary in summaries) > 1:
+    if sum(summary.guarantee != "none" and summary.alpha > 0 for summary in summaries) > 1:
         notes.append(
             "Each certificate holds with its own alpha; taking the better of two runs per image "
             "needs alpha to be split between them beforehand (THEORY 2)."
@@ -68,10 +73,32 @@ def _other_settings(folders: Sequence[RunFolder], summaries: Sequence[Summary]) 
     return notes
 
 
+def _deterministic(folders: Sequence[RunFolder], summaries: Sequence[Summary]) -> list[str]:
+    """Say what certificates without noise are about, and that norms do not compare."""
+    certain = [s for s in summaries if s.guarantee == DETERMINISTIC]
+    if not certain:
+        return []
+    notes = [
+        f"{', '.join(s.name for s in certain)}: deterministic, about the model's own class at its "
+        "exact equilibrium, without a probability of failure; for monotone DEQs alone (THEORY 6)."
+    ]
+    if len(certain) < len(summaries):
+        notes.append(
+            "The other runs are about the smoothed class: another classifier, so that the better "
+            "of both per image is a certificate of neither."
+        )
+    if any(folder.configuration.get("domain") == "pixels" for folder in folders):
+        notes.append("interval: against images with pixels in [0, 1] alone.")
+    if len({s.norm for s in summaries}) > 1:
+        notes.append("L2 and Linf radii do not compare: each norm has its own table and curves.")
+    return notes
+
+
 def _reading(summaries: Sequence[Summary]) -> str:
     """Explain the units and the brackets."""
-    text = "Radii r are L2, in pixel units (pixels in [0, 1]); abstentions count as wrong."
-    if any(summary.high_probability_accuracy is not None for summary in summaries):
+    norms = " and ".join(norm for norm in (L2, LINF) if any(s.norm == norm for s in summaries))
+    text = f"Radii r are {norms}, in pixel units (pixels in [0, 1]); abstentions count as wrong."
+    if any(s.high_probability_accuracy is not None and s.alpha > 0 for s in summaries):
         sure = 100 * (1 - summaries[0].rho)
         text += (
             f" In brackets: lower bound of the share whose claim is true, with {sure:g} % "

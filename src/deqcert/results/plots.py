@@ -22,6 +22,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LINES = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 UNGUARANTEED_COLOUR, UNGUARANTEED_LINE = "#767676", (0, (1, 1.2))
+SYMBOLS = {"L2": r"$\ell_2$", "Linf": r"$\ell_\infty$"}
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -83,9 +84,9 @@ def steps(curve: Curve, *, end: float) -> tuple[list[float], list[float]]:
 
 
 def certified_accuracy_figure(
-    curves: Sequence[Curve], *, radii: Sequence[float], title: str
+    curves: Sequence[Curve], *, radii: Sequence[float], title: str, norm: str = "L2"
 ) -> Figure:
-    """Return the figure of all `curves`, with markers at the table's `radii`.
+    """Return the figure of all `curves`, all of one `norm`, with markers at the table's `radii`.
 
     Raises:
         MissingMatplotlibError: matplotlib is not installed.
@@ -101,7 +102,7 @@ def certified_accuracy_figure(
         end = _end(curves, radii)
         for position, curve in enumerate(curves):
             _draw(axes, curve, position, radii=[r for r in radii if r <= end], end=end)
-        _dress(axes, end=end, title=title)
+        _dress(axes, end=end, title=title, norm=norm)
     return figure
 
 
@@ -119,7 +120,7 @@ def encode(figure: Figure, kind: str) -> bytes:
 def _end(curves: Sequence[Curve], radii: Sequence[float]) -> float:
     """Where the radius axis ends: past the last step, and not far past it."""
     largest = max((max(curve.correct_radii, default=0.0) for curve in curves), default=0.0)
-    return 1.06 * largest if largest > 0 else max(*radii, 1.0)
+    return 1.06 * largest if largest > 0 else max(radii) or 1.0
 
 
 def _draw(axes: Axes, curve: Curve, position: int, *, radii: Sequence[float], end: float) -> None:
@@ -157,11 +158,11 @@ def _draw(axes: Axes, curve: Curve, position: int, *, radii: Sequence[float], en
     )
 
 
-def _dress(axes: Axes, *, end: float, title: str) -> None:
+def _dress(axes: Axes, *, end: float, title: str, norm: str) -> None:
     """Set ranges, labels with units, grid and legend."""
     axes.set_xlim(0, end)
     axes.set_ylim(0, 100)
-    axes.set_xlabel(r"$\ell_2$ radius $r$ (pixel units, pixels in [0, 1])")
+    axes.set_xlabel(rf"{SYMBOLS[norm]} radius $r$ (pixel units, pixels in [0, 1])")
     axes.set_ylabel("certified accuracy at $r$ (%)")
     axes.set_title(title, loc="left")
     axes.grid(axis="y", color="#E3E3E3", linewidth=0.8)

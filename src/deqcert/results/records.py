@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from deqcert.certificate import Certificate
+from deqcert.certificate import AnyCertificate, read_certificate
 from deqcert.errors import DeqcertError, RunFolderError
 
 Record = dict[str, Any]
@@ -15,7 +15,7 @@ Record = dict[str, Any]
 CERTIFIED, ABSTAINED = "certified", "abstained"
 
 
-def make_record(certificate: Certificate, label: int) -> Record:
+def make_record(certificate: AnyCertificate, label: int) -> Record:
     """Return the certificate's fields with ``label``, ``correct`` and ``status`` beside them."""
     return {
         **certificate.to_json(),
@@ -45,7 +45,7 @@ def decode(line: bytes, *, where: str) -> Record:
     """
     try:
         record = json.loads(line)
-        Certificate.from_json(record)
+        read_certificate(record)
         missing = {"label", "correct", "status"} - record.keys()
         if missing:
             raise ValueError(f"missing {', '.join(sorted(missing))}")

@@ -21,11 +21,15 @@ from deqcert.results.files import cannot_write, write_atomically
 from deqcert.results.notes import WARNING, notes_on
 from deqcert.results.run_folder import RunFolder
 from deqcert.results.summary import (
+    L2,
+    LINF,
     Record,
     Summary,
     check_radii,
     correct_radii,
+    default_linf_radii,
     default_radii,
+    norm_of,
     summarize,
 )
 
@@ -60,9 +64,13 @@ class Report:
     files: tuple[Path, ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for table in tables.terminal(self.summaries, width=options.max_width):
-            yield table
-            yield Text()
+        groups = by_norm(self.summaries)
+        for group in groups:
+            if len(groups) > 1:
+                yield Text(tables.heading(group), style="bold underline")
+            for table in tables.terminal(group, width=options.max_width):
+                yield table
+                yield Text()
         for note in self.notes:
             yield Text(note, style=_note_style(note))
         if self.files:
@@ -84,18 +92,23 @@ def report(
     runs: Run | Sequence[Run],
     *,
     radii: Iterable[float] | None = None,
+    linf_radii: Iterable[float] | None = None,
     out: str | PathLike[str] | None = None,
     rho: float = 0.001,
 ) -> Report:
     """Summarise one or several runs: a table to print, files to keep.
 
     Writes ``table.md``, ``table.tex``, ``summary.csv``, ``summary.json`` and
-    ``certified_accuracy`` as PNG and PDF, replacing an earlier report there. Reads records only;
-    nothing is recomputed.
+    ``certified_accuracy`` as PNG and PDF, replacing an earlier report there. Where some runs
+    certify in L2 and others in Linf, each norm has tables and curves of its own, their names ending
+    in ``_L2`` and ``_Linf``. Reads records only; nothing is recomputed.
 
     Args:
         runs: A run folder's path, a `RunFolder`, or a sequence of them.
-        radii: Radii of the table, pixel units; default multiples of sigma / 2.
+        radii: Radii of the table, pixel units; those of L2 where there are both norms. Default
+            multiples of sigma / 2, or of a round number.
+        linf_radii: Radii of the Linf table where there are both norms; default 0, 1/255, 2/255,
+            4/255 and so on.
         out: Folder for the files; default ``report`` in the folder of a single run. Several runs
             without `out` write nothing.
         rho: Failure probability of each high-probability accuracy, in (0, 1).
@@ -109,9 +122,9 @@ def report(
     for folder, rows in zip(folders, records, strict=True):
         if not rows:
             raise RunFolderError(f"{folder.path} has no records yet")
-    grid = check_radii(radii) if radii is not None else _default_grid(records)
+    grids = _grids(records, radii, linf_radii)
     summaries = [
-        summarize(rows, radii=grid, name=name, rho=rho)
+        summarize(rows, radii=grids[norm_of(rows)], name=name, rho=rho)
         for rows, name in zip(records, _names(folders), strict=True)
     ]
     notes = notes_on(folders, records, summaries)
@@ -148,9 +161,35 @@ def _names(folders: Sequence[RunFolder]) -> list[str]:
     raise ConfigurationError("report got the same run twice")
 
 
-def _default_grid(records: Sequence[Sequence[Record]]) -> list[float]:
-    sigmas = [rows[0]["sigma"] for rows in records]
-    return default_radii(sigmas, max(max(correct_radii(rows), default=0.0) for rows in records))
+def by_norm(summaries: Sequence[Summary]) -> list[list[Summary]]:
+    """Return the runs in groups of one norm, L2 first: what may stand in one table or curve."""
+    groups = [[s for s in summaries if s.norm == norm] for norm in (L2, LINF)]
+    return [group for group in groups if group]
+
+
+def _grids(
+    records: Sequence[Sequence[Record]],
+    radii: Iterable[float] | None,
+    linf_radii: Iterable[float] | None,
+) -> dict[str, list[float]]:
+    """Return the radii of each norm's table."""
+    norms = {norm_of(rows) for rows in records}
+    if linf_radii is not None and norms != {L2, LINF}:
+        raise ConfigurationError("linf_radii are for reports of both norms; give radii")
+    given = {L2: radii, LINF: radii if norms == {LINF} else linf_radii}
+    grids = {}
+    for norm in norms:
+        rows = [group for group in records if norm_of(group) == norm]
+        wanted = given[norm]
+        grids[norm] = check_radii(wanted) if wanted is not None else _default_grid(norm, rows)
+    return grids
+
+
+def _default_grid(norm: str, records: Sequence[Sequence[Record]]) -> list[float]:
+    largest = max(max(correct_radii(rows), default=0.0) for rows in records)
+    if norm == LINF:
+        return default_linf_radii(largest)
+    return default_radii([rows[0]["sigma"] for rows in records if "sigma" in rows[0]], largest)
 
 
 def _write(
@@ -161,22 +200,27 @@ def _write(
     notes: Sequence[str],
 ) -> tuple[list[Path], list[str]]:
     """Write all files into `place`; return their paths, and a note where plots are missing."""
-    contents: dict[str, str | bytes] = {
-        "table.md": tables.markdown(summaries, notes),
-        "table.tex": tables.latex(summaries, notes),
-        "summary.csv": _as_csv(summaries),
-        "summary.json": json.dumps([s.to_json() for s in summaries], indent=2) + "\n",
+    groups = by_norm(summaries)
+    runs = {
+        s.name: (folder, rows) for s, folder, rows in zip(summaries, folders, records, strict=True)
     }
+    contents: dict[str, str | bytes] = {}
     more: list[str] = []
-    try:
-        figure = plots.certified_accuracy_figure(
-            _curves(records, summaries), radii=summaries[0].radii, title=_title(folders, summaries)
-        )
-    except plots.MissingMatplotlibError as error:
-        more.append(f"No curves were drawn; {error}")
-    else:
-        for kind in ("png", "pdf"):
-            contents[f"certified_accuracy.{kind}"] = plots.encode(figure, kind)
+    for group in groups:
+        ending = f"_{group[0].norm}" if len(groups) > 1 else ""
+        contents |= {
+            f"table{ending}.md": tables.markdown(group, notes),
+            f"table{ending}.tex": tables.latex(group, notes),
+            f"summary{ending}.csv": _as_csv(group),
+        }
+        own_folders, own_records = zip(*(runs[summary.name] for summary in group), strict=True)
+        try:
+            pictures = _pictures(own_folders, own_records, group)
+        except plots.MissingMatplotlibError as error:
+            more = [f"No curves were drawn; {error}"]
+        else:
+            contents |= {f"certified_accuracy{ending}.{k}": data for k, data in pictures.items()}
+    contents["summary.json"] = json.dumps([s.to_json() for s in summaries], indent=2) + "\n"
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -184,6 +228,21 @@ def _write(
     for name, content in contents.items():
         write_atomically(place / name, content)
     return [place / name for name in contents], more
+
+
+def _pictures(
+    folders: Sequence[RunFolder],
+    records: Sequence[Sequence[Record]],
+    summaries: Sequence[Summary],
+) -> dict[str, bytes]:
+    """Return the curves of runs of one norm as PNG and PDF."""
+    figure = plots.certified_accuracy_figure(
+        _curves(records, summaries),
+        radii=summaries[0].radii,
+        title=_title(folders, summaries),
+        norm=summaries[0].norm,
+    )
+    return {kind: plots.encode(figure, kind) for kind in ("png", "pdf")}
 
 
 def _curves(records: Sequence[Sequence[Record]], summaries: Sequence[Summary]) -> list[plots.Curve]:
@@ -211,8 +270,8 @@ def _title(folders: Sequence[RunFolder], summaries: Sequence[Summary]) -> str:
     sigmas, draws = {s.sigma for s in summaries}, {s.n for s in summaries}
     facts = [
         data.pop() if len(data) == 1 else "",
-        f"$\\sigma$ = {sigmas.pop():g}" if len(sigmas) == 1 else "",
-        f"n = {draws.pop():,}" if len(draws) == 1 else "",
+        *(f"$\\sigma$ = {sigma:g}" for sigma in sigmas if sigma is not None and len(sigmas) == 1),
+        *(f"n = {n:,}" for n in draws if n is not None and len(draws) == 1),
     ]
     return ", ".join(fact for fact in facts if fact)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from deqcert.certificate import Certificate
+from deqcert.certificate import AnyCertificate
 from deqcert.errors import RunFolderError
 from deqcert.results.cohen import HEADER, cohen_row
 from deqcert.results.configuration import as_json, require_same
@@ -97,7 +97,7 @@ class RunFolder:
             raise
         return run
 
-    def append(self, certificate: Certificate, label: int) -> Record:
+    def append(self, certificate: AnyCertificate, label: int) -> Record:
         """Write the record of ``certificate.index``; it is on disk when this returns.
 
         Args:

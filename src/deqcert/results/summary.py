@@ -13,10 +13,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deqcert.certificate import DETERMINISTIC
 from deqcert.errors import ConfigurationError, RunFolderError
 
 Record = Mapping[str, Any]
 RHO = 0.001
+L2, LINF = "L2", "Linf"
+LEVELS = 255
+"""Levels of a pixel above 0: Linf radii are usually given in units of one."""
+NO_DRAWS: Mapping[str, Any] = {
+    "sigma": None,
+    "n": None,
+    "alpha": 0.0,
+    "accuracy_under_noise": None,
+    "audits": None,
+    "disagreements": None,
+    "unconverged": None,
+}
+"""What takes the place of the numbers that come from draws where there are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,18 +39,20 @@ class Summary:
 
     Attributes:
         name: How the report calls the run.
-        method: ``standard``, ``srs``, ``proved`` or ``srs-paper``.
+        method: ``standard``, ``srs``, ``proved``, ``srs-paper``, ``lipschitz`` or ``interval``.
         guarantee: The guarantee of all records, joined where several occur (a plan may choose
             independent solves for an image); ``none`` if any record has none.
         guarantees: Images by guarantee.
-        sigma: Noise level, pixel units.
+        norm: ``L2`` or ``Linf``; radii of the two are never to be mixed.
+        sigma: Noise level, pixel units; None, as all that is about draws, where there are none
+            (deterministic certificates).
         n: Estimation draws per image.
-        alpha: Failure probability of one certificate.
+        alpha: Failure probability of one certificate; 0 for deterministic ones.
         images: Images with a record.
         radii: Radii of the two accuracies below, pixel units.
         certified_accuracy: Share of images certified correctly at each radius, in [0, 1].
         high_probability_accuracy: Lower bound of the share whose claim is true, see the function
-            of that name; None without a guarantee.
+            of that name; None without a guarantee, certain for deterministic certificates.
         rho: Failure probability of those lower bounds, each.
         accuracy_under_noise: Mean share of selection draws with the true label (the base
             classifier under noise).
@@ -54,15 +70,16 @@ class Summary:
     method: str
     guarantee: str
     guarantees: Mapping[str, int]
-    sigma: float
-    n: int
+    norm: str
+    sigma: float | None
+    n: int | None
     alpha: float
     images: int
     radii: tuple[float, ...]
     certified_accuracy: tuple[float, ...]
     high_probability_accuracy: tuple[float, ...] | None
     rho: float
-    accuracy_under_noise: float
+    accuracy_under_noise: float | None
     abstentions: int
     average_certified_radius: float
     largest_radius: float
@@ -70,7 +87,7 @@ class Summary:
     seconds: float
     audits: int | None
     disagreements: int | None
-    unconverged: float
+    unconverged: float | None
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as plain JSON types."""
@@ -98,13 +115,12 @@ def summarize(
     grid = check_radii(radii)
     if not 0 < rho < 1:
         raise ConfigurationError(f"rho must lie in (0, 1), but got {rho}")
-    shared = {key: _only(rows, key, name) for key in ("method", "sigma", "n", "alpha")}
     guarantee = _guarantee(rows)
-    audits = [row["audit"] for row in rows if row["audit"] is not None]
-    audited = bool(audits) or shared["method"].startswith("srs")
+    draws = NO_DRAWS if guarantee == DETERMINISTIC else _draws(rows, name)
     return Summary(
         name=name,
-        **shared,
+        method=_only(rows, "method", name),
+        norm=norm_of(rows, name),
         guarantee=guarantee,
         guarantees=dict(sorted(Counter(row["guarantee"] for row in rows).items())),
         images=len(rows),
@@ -112,18 +128,38 @@ def summarize(
         certified_accuracy=tuple(certified_accuracy(rows, radius) for radius in grid),
         high_probability_accuracy=None
         if guarantee == "none"
-        else tuple(_high_probability(rows, radius, shared["alpha"], rho) for radius in grid),
+        else tuple(_high_probability(rows, radius, draws["alpha"], rho) for radius in grid),
         rho=rho,
-        accuracy_under_noise=_mean(row["counts0"][row["label"]] / row["n0"] for row in rows),
         abstentions=sum(row["prediction"] is None for row in rows),
         average_certified_radius=average_certified_radius(rows),
         largest_radius=max(correct_radii(rows), default=0.0),
         cell_evaluations=_mean(row["cell_evaluations"] for row in rows),
         seconds=_mean(row["seconds"] for row in rows),
-        audits=sum(audit["drawn"] for audit in audits) if audited else None,
-        disagreements=sum(audit["disagreements"] for audit in audits) if audited else None,
-        unconverged=sum(row["unconverged"] for row in rows) / sum(row["n"] for row in rows),
+        **draws,
     )
+
+
+def norm_of(rows: Sequence[Record], name: str = "run") -> str:
+    """Return the norm of the records' radii.
+
+    Raises:
+        RunFolderError: Records of several norms.
+    """
+    return _only([{"norm": row.get("norm", L2)} for row in rows], "norm", name)
+
+
+def _draws(rows: Sequence[Record], name: str) -> dict[str, Any]:
+    """Return the numbers that come from draws."""
+    shared = {key: _only(rows, key, name) for key in ("sigma", "n", "alpha")}
+    audits = [row["audit"] for row in rows if row["audit"] is not None]
+    audited = bool(audits) or rows[0]["method"].startswith("srs")
+    return {
+        **shared,
+        "accuracy_under_noise": _mean(row["counts0"][row["label"]] / row["n0"] for row in rows),
+        "audits": sum(audit["drawn"] for audit in audits) if audited else None,
+        "disagreements": sum(audit["disagreements"] for audit in audits) if audited else None,
+        "unconverged": sum(row["unconverged"] for row in rows) / sum(row["n"] for row in rows),
+    }
 
 
 def certified_accuracy(records: Sequence[Record], radius: float) -> float:
@@ -159,9 +195,11 @@ def high_probability_accuracy(certified: int, images: int, *, alpha: float, rho:
     Args:
         certified: Images certified correctly at the radius, 0 <= certified <= images.
         images: All images.
-        alpha: Failure probability of one certificate, in (0, 1).
+        alpha: Failure probability of one certificate, in [0, 1).
         rho: Failure probability of the result, in (0, 1).
     """
+    if alpha == 0.0:
+        return certified / images
     from scipy.stats import binom  # slow to import, and most uses of this module need no bound
 
     false = int(binom.ppf(1.0 - rho, images, alpha))
@@ -169,18 +207,33 @@ def high_probability_accuracy(certified: int, images: int, *, alpha: float, rho:
 
 
 def default_radii(sigmas: Iterable[float], largest: float) -> list[float]:
-    """Return multiples of sigma / 2 from 0 to the last one that somebody reaches, at least three.
+    """Return L2 radii from 0 to the last one that somebody reaches, at least three.
+
+    They are multiples of sigma / 2, or of a round number where no run has noise.
 
     Args:
         sigmas: Noise levels of the runs; the smallest sets the step, doubled until at most 12 radii
             are left.
         largest: Largest radius of a correct prediction in any run.
     """
-    step = min(sigmas) / 2
+    step = min(sigmas, default=2 * _round_step(largest)) / 2
     while largest / step > 10:
         step *= 2
     last = max(2, math.floor(largest / step))
     return [round(k * step, 10) for k in range(last + 1)]
+
+
+def default_linf_radii(largest: float) -> list[float]:
+    """Return 0, 1, 2, 4, 8 ... levels of a pixel, up to the last one that somebody reaches."""
+    return [0.0, *(2**k / LEVELS for k in range(8) if k < 2 or 2**k <= largest * LEVELS)]
+
+
+def _round_step(largest: float) -> float:
+    """Return the smallest of 1, 2.5 and 5 times a power of ten that leaves at most ten radii."""
+    if largest <= 0.0:
+        return 0.25
+    power = 10.0 ** math.floor(math.log10(largest / 10))
+    return next(power * factor for factor in (1, 2.5, 5, 10) if power * factor >= largest / 10)
 
 
 def check_radii(radii: Iterable[float]) -> list[float]:

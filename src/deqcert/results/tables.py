@@ -1,4 +1,7 @@
-"""One table for the terminal, Markdown and LaTeX: a column per run, a line per number."""
+"""One table for the terminal, Markdown and LaTeX: a column per run, a line per number.
+
+All runs of a table certify in the same norm.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from deqcert.results.summary import Summary
+from deqcert.certificate import DETERMINISTIC
+from deqcert.results.summary import L2, LEVELS, Summary
 
 NO_GUARANTEE = "NONE"
 ABSENT = "-"
@@ -32,33 +36,60 @@ class Line:
 
 
 def lines(summaries: Sequence[Summary]) -> list[Line]:
-    """Return the lines of the table; every run has the same radii."""
+    """Return the lines of the table; every run has the same norm and the same radii."""
 
     def line(group: str, label: str, cell: Callable[[Summary], str]) -> Line:
         return Line(label, tuple(cell(summary) for summary in summaries), group)
 
     accuracies = [
-        line("accuracy", f"certified accuracy at r = {radius}", _accuracy_at(position))
-        for position, radius in enumerate(aligned(summaries[0].radii))
+        line("accuracy", f"certified accuracy at {radius}", _accuracy_at(position))
+        for position, radius in enumerate(radius_names(summaries[0]))
     ]
-    # A run folder named after its method need not say it twice.
-    named = all(summary.name == summary.method for summary in summaries)
-    return [
-        *([] if named else [line("claim", "method", lambda s: s.method)]),
+    found = [
+        line("claim", "method", lambda s: s.method),
         line("claim", "guarantee", _guarantee),
-        line("claim", "noise sigma", lambda s: f"{s.sigma:g}"),
-        line("claim", "draws n per image", lambda s: f"{s.n:,}"),
+        line("claim", "noise sigma", _known(lambda s: s.sigma, "g")),
+        line("claim", "draws n per image", _known(lambda s: s.n, ",")),
         line("claim", "images", lambda s: f"{s.images:,}"),
         *accuracies,
-        line("accuracy", "average certified radius", lambda s: f"{s.average_certified_radius:.3f}"),
+        line("accuracy", "average certified radius", _average_radius),
         line("accuracy", "abstentions", lambda s: f"{s.abstentions:,} ({_share(s)})"),
-        line("accuracy", "accuracy of one noisy draw", lambda s: percent(s.accuracy_under_noise)),
+        line("accuracy", "accuracy of one noisy draw", _percent(lambda s: s.accuracy_under_noise)),
         line("cost", "cell evaluations per image", lambda s: f"{s.cell_evaluations:,.0f}"),
         line("cost", "seconds per image", lambda s: f"{s.seconds:.3g}"),
-        line("cost", "audits drawn", lambda s: _count(s.audits)),
-        line("cost", "disagreements found", lambda s: _count(s.disagreements)),
-        line("cost", "unconverged solves", lambda s: f"{100 * s.unconverged:.2f} %"),
+        line("cost", "audits drawn", _known(lambda s: s.audits, ",")),
+        line("cost", "disagreements found", _known(lambda s: s.disagreements, ",")),
+        line("cost", "unconverged solves", _percent(lambda s: s.unconverged, decimals=2)),
     ]
+    return [line for line in found if not _is_idle(line, summaries)]
+
+
+def _is_idle(line: Line, summaries: Sequence[Summary]) -> bool:
+    """Whether a line says nothing: about draws where no run has any, or the names once more."""
+    if line.label == "method":
+        # A run folder named after its method need not say it twice.
+        return all(summary.name == summary.method for summary in summaries)
+    deterministic = all(summary.guarantee == DETERMINISTIC for summary in summaries)
+    return deterministic and all(cell == ABSENT for cell in line.cells)
+
+
+def heading(summaries: Sequence[Summary]) -> str:
+    """Return what a table of these runs is headed with where there are several."""
+    return f"Certificates in {summaries[0].norm}"
+
+
+def radius_names(summary: Summary) -> list[str]:
+    """Return the radii as a table names them: Linf ones in levels of a pixel where they are."""
+    if summary.norm == L2:
+        return [f"r = {radius}" for radius in aligned(summary.radii)]
+    names = aligned(summary.radii)
+    for position, radius in enumerate(summary.radii):
+        levels = round(radius * LEVELS)
+        if levels and abs(radius * LEVELS - levels) < 1e-9:
+            names[position] = f"{levels}/{LEVELS}"
+        elif radius == 0.0:
+            names[position] = "0"
+    return [f"{summary.norm} r = {name}" for name in names]
 
 
 def terminal(summaries: Sequence[Summary], *, width: int) -> list[Table]:
@@ -145,10 +176,39 @@ def _accuracy_at(position: int) -> Callable[[Summary], str]:
 
     def cell(summary: Summary) -> str:
         plain = percent(summary.certified_accuracy[position])
+        if summary.guarantee == DETERMINISTIC:
+            return plain  # no certificate can fail: the share is its own bound
         bounds = summary.high_probability_accuracy
         return f"{plain} ({ABSENT if bounds is None else percent(bounds[position])})"
 
     return cell
+
+
+def _known(value: Callable[[Summary], float | None], form: str) -> Callable[[Summary], str]:
+    """Return the cell of a number in this form, or of its absence."""
+
+    def cell(summary: Summary) -> str:
+        found = value(summary)
+        return ABSENT if found is None else f"{found:{form}}"
+
+    return cell
+
+
+def _percent(
+    value: Callable[[Summary], float | None], decimals: int = 1
+) -> Callable[[Summary], str]:
+    """Return the cell of a share, or of its absence."""
+
+    def cell(summary: Summary) -> str:
+        found = value(summary)
+        return ABSENT if found is None else f"{100 * found:.{decimals}f} %"
+
+    return cell
+
+
+def _average_radius(summary: Summary) -> str:
+    # Linf radii are of the order of a pixel's level.
+    return f"{summary.average_certified_radius:.{3 if summary.norm == L2 else 5}f}"
 
 
 def _guarantee(summary: Summary) -> str:
@@ -162,10 +222,6 @@ def _guarantee(summary: Summary) -> str:
 
 def _share(summary: Summary) -> str:
     return percent(summary.abstentions / summary.images)
-
-
-def _count(value: int | None) -> str:
-    return ABSENT if value is None else f"{value:,}"
 
 
 def _styled(cell: str) -> Text:
@@ -198,7 +254,8 @@ def _latex_text(text: str) -> str:
 def _latex_label(label: str) -> str:
     """Return a line's label with its symbols in mathematics."""
     text = _latex_text(label).replace("sigma", r"$\sigma$").replace("draws n", "draws $n$")
-    return re.sub(r"r = ([\d.]+)", r"$r = \1$", text)
+    text = text.replace("Linf", r"$\ell_\infty$")
+    return re.sub(r"r = ([\d./]+)", r"$r = \1$", text)
 
 
 def _loud_latex(cell: str) -> str:

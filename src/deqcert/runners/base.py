@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from deqcert.certificate import Certificate
+from deqcert.certificate import AnyCertificate
 from deqcert.data import Dataset
+from deqcert.deterministic import IntervalCertifier, LipschitzCertifier
 from deqcert.smoothing import Certifier
 from deqcert.smoothing.sampling import Progress
+
+DeterministicCertifier = LipschitzCertifier | IntervalCertifier
+AnyCertifier = Certifier | DeterministicCertifier
 
 
 class Runner(Protocol):
@@ -20,12 +24,12 @@ class Runner(Protocol):
 
     def certify(
         self,
-        certifier: Certifier,
+        certifier: AnyCertifier,
         data: Dataset,
         indices: Iterable[int],
         *,
-        seed: int,
+        seed: int | None,
         progress: Progress,
-    ) -> Iterator[tuple[int, Certificate]]:
-        """Yield (index, certificate) as they are finished."""
+    ) -> Iterator[tuple[int, AnyCertificate]]:
+        """Yield (index, certificate) as they are finished; the seed is None where nothing draws."""
         ...

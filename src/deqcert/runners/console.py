@@ -35,7 +35,7 @@ def console_watch(title: str, console: Console) -> Iterator[Watch]:
         disable=not console.is_terminal,
     )
     images = progress.add_task(title, total=None)
-    draws = progress.add_task("draws", total=None)
+    draws = progress.add_task("draws", total=None, visible=False)  # until something is drawn
     tally = {"seen": 0, "total": 0, "certified": 0, "correct": 0}
 
     def started(done: int, total: int) -> None:
@@ -45,7 +45,7 @@ def console_watch(title: str, console: Console) -> Iterator[Watch]:
             console.print(f"{title}: resuming, {done} of {total} images are done", highlight=False)
 
     def drawn(stage: str, done: int, total: int) -> None:
-        progress.update(draws, description=stage, completed=done, total=total)
+        progress.update(draws, description=stage, completed=done, total=total, visible=True)
 
     def finished(record: Mapping[str, Any]) -> None:
         tally["seen"] += 1
