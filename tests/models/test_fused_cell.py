@@ -21,6 +21,7 @@ from deqcert.models import (
     solve_rows,
 )
 from deqcert.models import fused_cell as fused_cell_module
+from deqcert.models.fast_part import plain_parts
 from deqcert.models.mdeq_cell import MDEQCell
 from tests.models.made import tiny_mdeq, use_batch_statistics
 
@@ -161,13 +162,13 @@ def test_it_can_be_switched_off_for_a_while():
     fast = inference_copy(_model("3"))
     state, injection = _start(fast, 16, SINGLE)
     usual = fast.cell(state, injection)
-    with fused_cell_module.plain_cells(fast) as any_fast:
+    with plain_parts(fast) as any_fast:
         assert any_fast
         plain = fast.cell(state, injection)
     _same(plain, fast.f.plain(state, *injection))
     assert not all(torch.equal(a, b) for a, b in zip(plain, usual, strict=True))
     _same(fast.cell(state, injection), usual)
-    with fused_cell_module.plain_cells(torch.nn.Linear(1, 1)) as any_fast:
+    with plain_parts(torch.nn.Linear(1, 1)) as any_fast:
         assert not any_fast
 
 

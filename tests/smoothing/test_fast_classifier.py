@@ -11,7 +11,8 @@ import torch
 
 from deqcert.data import load_data
 from deqcert.models import load_model
-from deqcert.models.fused_cell import FusedCell, plain_cells
+from deqcert.models.fast_part import plain_parts
+from deqcert.models.fused_cell import FusedCell
 from deqcert.smoothing.classifier import ReferenceClassifier
 
 pytest.importorskip("numba")
@@ -39,7 +40,7 @@ def classifier(model):
 def test_fast_labels_are_the_plain_ones_outside_the_margin(classifier, images):
     assert isinstance(classifier.model.f, FusedCell)
     fast = classifier.labelled(images)[0]
-    with plain_cells(classifier.model):
+    with plain_parts(classifier.model):
         plain = classifier.labelled(images)[0]
     assert not np.array_equal(fast.lead, plain.lead)
     assert float(np.abs(fast.lead - plain.lead).max()) < classifier.margin < 1e-3

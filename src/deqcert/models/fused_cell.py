@@ -6,8 +6,6 @@ kernels, a fusion its paths' convolutions and two kernels; `fused_kernels` says 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, cast
 
@@ -16,6 +14,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from deqcert.models.fast_part import FastPart
+from deqcert.models.fast_part import array as _array
+from deqcert.models.fast_part import last as _last
 from deqcert.models.mdeq_cell import Fusion, MDEQCell, ResidualBlock
 from deqcert.solvers.row_chunks import GRAIN, for_chunks
 
@@ -51,19 +52,6 @@ def _kernels() -> Any:
     return fused_kernels
 
 
-@contextmanager
-def plain_cells(model: nn.Module) -> Iterator[bool]:
-    """Let fast cells compute plainly for a while; gives whether there are any."""
-    cells = [part for part in model.modules() if isinstance(part, FusedCell)]
-    for cell in cells:
-        cell.active = False
-    try:
-        yield bool(cells)
-    finally:
-        for cell in cells:
-            cell.active = True
-
-
 def lacks_fast_cell(model: nn.Module) -> bool:
     """Return whether a copy for the CPU computes MDEQ cells plainly, for want of numba."""
     cells = {id(part.plain) for part in model.modules() if isinstance(part, FusedCell)}
@@ -77,7 +65,7 @@ def _device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
-class FusedCell(nn.Module):
+class FusedCell(FastPart):
     """A cell that computes rows of its own precision on the CPU fast, and all others plainly.
 
     Args:
@@ -86,10 +74,7 @@ class FusedCell(nn.Module):
     """
 
     def __init__(self, plain: MDEQCell, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.plain = plain
-        self.dtype = dtype
-        self.active = True
+        super().__init__(plain, dtype)
         self._blocks = [_Block(cast(ResidualBlock, b), dtype) for b in plain.blocks]
         self._fusions = [_Fusion(cast(Fusion, f), dtype) for f in plain.fusions]
 
@@ -100,7 +85,7 @@ class FusedCell(nn.Module):
         masks: tuple[Tensor, ...] | None,  # each (batch, c_i, 1, 1)
     ) -> tuple[Tensor, ...]:  # shapes of `state`, channels last
         """Return f(state)."""
-        if masks is not None or not self._serves(*state, top):
+        if masks is not None or not self.serves(*state, top):
             return self.plain(state, top, masks)
         inputs = [_last(part) for part in (*state, top)]
         out = tuple(torch.empty_like(part, memory_format=_LAST) for part in state)
@@ -121,19 +106,6 @@ class FusedCell(nn.Module):
             fusion(blocks, to)
         if not self._fusions:
             out[0].copy_(blocks[0])
-
-    def _serves(self, *parts: Tensor) -> bool:
-        return (
-            self.active
-            and not torch.is_autocast_enabled("cpu")
-            and all(
-                part.device.type == "cpu"
-                and part.dtype == self.dtype
-                and len(part) > 0
-                and not (part.requires_grad and torch.is_grad_enabled())
-                for part in parts
-            )
-        )
 
     def _chunk_rows(self, parts: list[Tensor]) -> int:
         widest = max(
@@ -284,17 +256,3 @@ def _nearest(count: int, wanted: int) -> np.ndarray:  # (wanted,) int64
     # PyTorch's own rounding, by asking it.
     places = torch.arange(count, dtype=torch.float32)[None, None]
     return F.interpolate(places, size=wanted, mode="nearest")[0, 0].long().numpy()
-
-
-def _last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=_LAST)
-
-
-def _array(
-    x: Tensor,
-) -> np.ndarray:  # (rows, C, H, W) channels last -> (rows, H, W * C), same memory
-    rows, channels, height, width = x.shape
-    lines = x.detach().permute(0, 2, 3, 1).view(rows, height, width * channels)
-    if lines.dtype == torch.bfloat16:
-        return lines.view(torch.int16).numpy().view(np.uint16)
-    return lines.numpy()

@@ -7,7 +7,6 @@ and measures how far a logit lead still moves with the batch shape.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,17 +22,15 @@ from deqcert.models import (
     solve_rows,
     weights_digest,
 )
-from deqcert.models.fused_cell import lacks_fast_cell, plain_cells
+from deqcert.models.fused_cell import lacks_fast_cell
 from deqcert.smoothing.hardware import HardwareBatch
-from deqcert.smoothing.noise import NoiseSource
+from deqcert.smoothing.margin import measured_margin, probe_images
 from deqcert.solvers import Solution, SolverSpec, State, Status, memory_bytes
 
 NO_CLASS = -1
 """Label of a draw that counts for no class: failed, not finite, or (where asked) a near tie."""
 
 _PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
-_PROBES = 64
-_SAFETY = 4.0
 _HISTORY_BYTES = 2 * 1024**3
 
 
@@ -148,7 +145,8 @@ class ReferenceClassifier:
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cudnn.benchmark = False
         self.hardware = HardwareBatch(BATCH_SIZES[-1])
-        self.margin = self._measure_margin(sigma)
+        probes = probe_images(self.input_shape, sigma).to(device=self.device, dtype=self.dtype)
+        self.margin = measured_margin(self.model, spec, probes, self.hardware)
 
     def default_batch_size(self, *specs: SolverSpec) -> int:
         """Return the largest of the fixed batch sizes whose solver history fits in 2 GiB.
@@ -191,59 +189,3 @@ class ReferenceClassifier:
         moved = images.to(device=self.device, dtype=self.dtype)
         logits, solution = solve_rows(self.model, moved, spec or self.spec, state0=state0)
         return labels_of(logits, solution), solution
-
-    def _measure_margin(self, sigma: float) -> float:
-        """Return the logit lead below which the batch shape could decide a label (THEORY 1.1).
-
-        Measured, not proved: the largest change of a top-two logit difference of fixed noisy
-        probe images between batch shapes (stopping decisions included) and, in float32, between
-        the fast and the plain cell; with a safety factor, rounded up to a power of two so that the
-        same machine always finds the same margin.
-        """
-        source = NoiseSource(seed=0, index=0, shape=self.input_shape, sigma=sigma)
-        pixels = source.draws("margin-images", range(_PROBES)) / np.float32(sigma)
-        probes = torch.from_numpy(np.clip(0.5 + 0.5 * pixels, 0.0, 1.0))
-        probes = probes + torch.from_numpy(source.draws("margin-noise", range(_PROBES)))
-        probes = probes.to(device=self.device, dtype=self.dtype)
-        large = torch.cat([probes] * 7)[: BATCH_SIZES[-1]]
-        found: dict[int, Tensor] = {}
-
-        def solve(low: int, high: int) -> None:
-            found[low] = solve_rows(self.model, large[low:high], self.spec)[0]
-
-        self.hardware.each(len(large), solve)
-        whole = torch.cat([found[low] for low in sorted(found)])[:_PROBES].double()
-        parts = [
-            torch.cat([solve_rows(self.model, part, self.spec)[0] for part in probes.split(k)])
-            for k in (1, 7, 32, _PROBES)
-            if k <= self.hardware.rows
-        ]
-        parts += self._plain_logits(probes)
-        usable = torch.isfinite(whole).all(dim=1)
-        if not bool(usable.any()):
-            return 0.0  # every draw will count for no class, so no lead can mislead
-        order = whole.topk(2, dim=1).indices
-        lead = _difference(whole, order)[usable]
-        moved = max(
-            float((_difference(p.double(), order)[usable] - lead).abs().max()) for p in parts
-        )
-        rounding = torch.finfo(parts[0].dtype).eps * float(whole[usable].abs().max())
-        return 2.0 ** math.ceil(math.log2(max(_SAFETY * moved, rounding, 1e-30)))
-
-    def _plain_logits(self, probes: Tensor) -> list[Tensor]:  # each (rows, classes)
-        """Return the logits of the plain cell where it is the same classifier, up to rounding.
-
-        In bfloat16 it is another one: it rounds between all operations.
-        """
-        if self.dtype != torch.float32:
-            return []
-        with plain_cells(self.model) as differs:
-            if not differs:
-                return []
-            parts = probes.split(min(_PROBES, self.hardware.rows))
-            return [torch.cat([solve_rows(self.model, part, self.spec)[0] for part in parts])]
-
-
-def _difference(logits: Tensor, order: Tensor) -> Tensor:  # (rows,)
-    chosen = logits.gather(1, order)
-    return chosen[:, 0] - chosen[:, 1]

@@ -1,0 +1,69 @@
+"""Parts of a model that have a fast form for inference on a CPU, with the plain one inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class FastPart(nn.Module):
+    """A part that computes rows of its own precision on the CPU fast, and all others plainly.
+
+    Args:
+        plain: The part it stands for.
+        dtype: float32 or bfloat16.
+    """
+
+    def __init__(self, plain: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.plain = plain
+        self.dtype = dtype
+        self.active = True
+
+    def serves(self, *inputs: Tensor) -> bool:
+        """Return whether the fast form computes these rows."""
+        return (
+            self.active
+            and not torch.is_autocast_enabled("cpu")
+            and all(
+                x.device.type == "cpu"
+                and x.dtype == self.dtype
+                and len(x) > 0
+                and not (x.requires_grad and torch.is_grad_enabled())
+                for x in inputs
+            )
+        )
+
+
+@contextmanager
+def plain_parts(model: nn.Module) -> Iterator[bool]:
+    """Let fast parts compute plainly for a while; gives whether there are any."""
+    parts = [part for part in model.modules() if isinstance(part, FastPart)]
+    for part in parts:
+        part.active = False
+    try:
+        yield bool(parts)
+    finally:
+        for part in parts:
+            part.active = True
+
+
+def last(x: Tensor) -> Tensor:  # (rows, C, H, W), same shape
+    """Return images with their channels innermost in memory."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def array(x: Tensor) -> np.ndarray:  # (rows, C, H, W) channels last -> (rows, H, W * C)
+    """Return images as kernels take them, in the same memory; bfloat16 as its bits."""
+    rows, channels, height, width = x.shape
+    return bits(x.permute(0, 2, 3, 1).view(rows, height, width * channels))
+
+
+def bits(x: Tensor) -> np.ndarray:  # same shape, same memory
+    """Return numbers as kernels take them: bfloat16 as its bits."""
+    x = x.detach()
+    return x.view(torch.int16).numpy().view(np.uint16) if x.dtype == torch.bfloat16 else x.numpy()
