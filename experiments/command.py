@@ -60,8 +60,10 @@ def run(name: str, options: argparse.Namespace, console: Console) -> tuple[Resul
     if options.limit is not None and options.limit < 1:
         raise ConfigurationError(f"--limit must be >= 1, but got {options.limit}")
     chosen = choose(study, options.rows)
+    out = options.out or RESULTS / f"{study.name}-{study.preset}"
     place = Place(
-        out=options.out or RESULTS / f"{study.name}-{study.preset}",
+        out=out,
+        shared=out.parent / f"shared-{study.preset}",
         data=load_data(study.data, split="test", folder=options.data_dir),
         shelf=Shelf(named=named_models(options.model, study), folder=options.weights),
         limit=options.limit,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from deqcert.results.tables import aligned
 from deqcert.stats import certified_radius, clopper_pearson_lower
@@ -27,6 +26,15 @@ _PUBLISHED_CLAIMS = {
     "deterministic": "deterministic, as claimed",
     "": "standard smoothing, as claimed",
 }
+
+
+CONSTANTS = {
+    "m": "strong monotonicity m =",
+    "lipschitz": "Lipschitz constant of image to equilibrium <=",
+    "input_norm": "norm of U (pixel units) <=",
+    "head_norm": "norm of the head <=",
+}
+"""Facts of deterministic certificates that tables show; the records hold all of them."""
 
 
 def markdown(results: Results) -> str:
@@ -140,18 +148,17 @@ def _percent(share: float | None) -> str:
 
 
 def _facts(results: Results) -> str:
-    """Return what the deterministic proofs rest on."""
-    rows = [line for line in results.lines if line.facts]
-    lines = [f"- {line.title}: {_listed(line.facts or {})}" for line in rows]
-    return "\n".join(["## Constants of the proofs\n", *lines, ""]) if lines else ""
-
-
-def _listed(facts: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in facts.items()
-        if isinstance(value, (int, float, str))
-    )
+    """Return the constants that the deterministic proofs rest on, each model once."""
+    lines: dict[str, str] = {}
+    for line in results.lines:
+        facts = (
+            {key: line.facts[key] for key in CONSTANTS if key in line.facts} if line.facts else {}
+        )
+        listed = ", ".join(f"{CONSTANTS[key]} {value:.4g}" for key, value in facts.items())
+        if listed:
+            lines.setdefault(f"{line.settings['model']}, {line.method}", listed)
+    found = [f"- {name}: {listed}" for name, listed in lines.items()]
+    return "\n".join(["## Constants of the proofs\n", *found, ""]) if found else ""
 
 
 def _pairs(results: Results) -> str:
@@ -222,6 +229,10 @@ def _notes(results: Results) -> str:
     notes = [f"{_guarantee({kind: 1})}: {WORDS[kind]}." for kind in sorted(kinds)]
     notes += [f"{line.title}: {line.note}." for line in results.lines if line.note]
     notes += [f"{line.title}: {line.status}." for line in results.lines if " of " in line.status]
+    if any(
+        line.method == "srs" and "standard" in (line.guarantees or ()) for line in results.lines
+    ):
+        notes.append("`srs` plans per image; `standard` in its guarantee: independent solves.")
     notes += _about_sizes(results)
     sources = dict.fromkeys(table.source for table in results.tables)
     notes += [f"Rows in italics are published numbers. {source}" for source in sources]

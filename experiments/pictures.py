@@ -20,22 +20,10 @@ def pictures(results: Results) -> dict[str, bytes]:
     Curves are drawn of rows about the same images only: most rows' images.
     """
     found: dict[str, bytes] = {}
-    same = _same_images(results)
-    curves = [
-        plots.Curve(
-            name=line.title.replace("`", ""),
-            guarantee="none" if "none" in (line.guarantees or {}) else "some",
-            correct_radii=tuple(correct_radii(results.records[line.name])),
-            images=line.images,
-        )
-        for line in results.lines
-        if line.norm == "L2" and line.name in same
-    ]
-    if curves:
-        figure = plots.certified_accuracy_figure(
-            curves, radii=results.study.radii, title=results.study.title
-        )
-        found["curves.png"] = plots.encode(figure, "png")
+    for norm, name in (("L2", "curves.png"), ("Linf", "curves-linf.png")):
+        figure = _curves(results, norm)
+        if figure is not None:
+            found[name] = plots.encode(figure, "png")
     titles = {line.name: line.title.replace("`", "") for line in results.lines}
     gap = {titles[name]: gaps.values for name, gaps in audited(results).items()}
     if gap:
@@ -47,16 +35,29 @@ def pictures(results: Results) -> dict[str, bytes]:
     return found
 
 
-def _same_images(results: Results) -> set[str]:
-    """Return the names of rows about the images that most rows are about."""
+def _curves(results: Results, norm: str) -> Figure | None:
+    """Return the curves of one norm, or None where no row of that norm has records."""
+    lines = [line for line in results.lines if line.norm == norm and line.images]
+    if not lines:
+        return None
     images = {
-        name: frozenset(record["index"] for record in rows)
-        for name, rows in results.records.items()
+        line.name: frozenset(record["index"] for record in results.records[line.name])
+        for line in lines
     }
-    if not images:
-        return set()
     usual = Counter(images.values()).most_common(1)[0][0]
-    return {name for name, indices in images.items() if indices == usual}
+    curves = [
+        plots.Curve(
+            name=line.title.replace("`", ""),
+            guarantee="none" if "none" in (line.guarantees or {}) else "some",
+            correct_radii=tuple(correct_radii(results.records[line.name])),
+            images=line.images,
+        )
+        for line in lines
+        if images[line.name] == usual
+    ]
+    study = results.study
+    radii = study.radii if norm == "L2" else study.radii_linf
+    return plots.certified_accuracy_figure(curves, radii=radii, title=study.title, norm=norm)
 
 
 def _histogram(columns: Mapping[str, Sequence[float]], label: str) -> Figure:

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from deqcert.data import Dataset
 from deqcert.errors import RunFolderError
+from deqcert.models import weights_digest
 from deqcert.results import RunFolder, is_run_folder
 from deqcert.results.configuration import as_json, configuration_differences
 from deqcert.runners import Watch, certify_dataset
@@ -40,6 +41,7 @@ class Place:
 
     Attributes:
         out: Folder of the study.
+        shared: Folder of the runs that studies share.
         data: The split.
         shelf: Where models are looked for.
         limit: Images of each row to certify in this session at most; None for all of them.
@@ -49,6 +51,7 @@ class Place:
     """
 
     out: Path
+    shared: Path
     data: Dataset
     shelf: Shelf
     limit: int | None = None
@@ -58,7 +61,9 @@ class Place:
 
     def folder(self, row: Row) -> Path:
         """Return the row's run folder."""
-        return self.out / RUNS / row.name
+        if row.shared is None or row.name in self.shelf.named:
+            return self.out / RUNS / row.name
+        return self.shared / row.shared
 
     def clean_file(self, row: Row) -> Path:
         """Return the file of the row's accuracy without noise."""
@@ -162,17 +167,20 @@ def _is_unfinished(row: Row, study: Study, place: Place) -> bool:
     if not is_run_folder(place.folder(row)):
         return True
     run = RunFolder.open(place.folder(row))
-    _require_settings(run, row, study)
+    _require_settings(run, row, study, place)
     all_certified = run.done.issuperset(place.asked(row))
     return not all_certified or (row.clean and not place.clean_file(row).is_file())
 
 
-def _require_settings(run: RunFolder, row: Row, study: Study) -> None:
-    """Refuse a finished run of other settings: its numbers would stand in the wrong row.
+def _require_settings(run: RunFolder, row: Row, study: Study, place: Place) -> None:
+    """Refuse a finished run of other settings or weights: its numbers would stand in a wrong row.
 
     Of unfinished ones `certify_dataset` compares the whole configuration.
     """
     settings = {**row.options, "method": row.method, "skip": row.skip, "seed": study.seed}
+    model = place.shelf.load(row, place.data)
+    if model is not None:
+        settings["weights_digest"] = weights_digest(model)
     wanted = as_json("settings", settings)
     stored = {key: run.configuration[key] for key in wanted if key in run.configuration}
     shared = {key: wanted[key] for key in stored}

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deqcert.certificate import NORMS
 from deqcert.cli_options import read_toml
 from deqcert.deterministic import IntervalCertifier, LipschitzCertifier
 from deqcert.errors import ConfigurationError, unknown_name
@@ -30,9 +31,6 @@ CERTIFIERS: dict[str, Any] = {
     "interval": IntervalCertifier,
 }
 """What certifies by each method."""
-
-NORMS = {"interval": "Linf"}
-"""Norm of a method's radii, L2 where it is not named."""
 
 _SOLVERS = ("reference", "serial", "warmup", "solver")
 _NOT_OPTIONS = {"self", "model", "method", "device", "batch_size"}
@@ -52,6 +50,8 @@ class Row:
         limit: Images at most; None for all of them.
         untrained: Certify the architecture with fresh weights: that it runs, nothing more.
         clean: Whether the accuracy without noise on the whole split is measured, too.
+        shared: Name of a run folder beside those of the studies: rows of several studies with the
+            same settings are certified once.
         published: The published row that this one repeats.
         note: What a reader must know about it.
     """
@@ -65,6 +65,7 @@ class Row:
     limit: int | None = None
     untrained: bool = False
     clean: bool = False
+    shared: str | None = None
     published: str | None = None
     note: str = ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -208,7 +209,11 @@ def test_time_is_up_after_the_image_under_way(tmp_path):
     settings = read_study(str(tmp_path / "digits.toml"), "small")
     console = Console(file=io.StringIO())
     place = StopsAfterOne(
-        out=tmp_path / "out", data=load_data("digits"), shelf=Shelf(), console=console
+        out=tmp_path / "out",
+        shared=tmp_path / "shared",
+        data=load_data("digits"),
+        shelf=Shelf(),
+        console=console,
     )
     assert not run_study(settings, settings.rows[:2], place)
     assert [record["index"] for record in records(tmp_path / "out", "cold")] == [0]
@@ -220,6 +225,22 @@ def test_another_configuration_is_refused(whole, capsys):
         run(whole[0], "--rows", "cold", text=STUDY.replace("n = 200", "n = 300"))
     assert stopped.value.code == 2
     assert "n 200 there, 300 now" in capsys.readouterr().err
+
+
+def test_other_weights_are_refused(whole, capsys):
+    with pytest.raises(SystemExit):
+        run(whole[0], "--rows", "cold", "--model", "cold=mdeq-digits-s025")
+    assert "weights_digest" in capsys.readouterr().err
+
+
+def test_rows_with_one_shared_run_are_certified_once(whole, tmp_path):
+    text = STUDY.replace('name = "cold"', 'name = "cold"\nshared = "digits-cold"')
+    (tmp_path / "shared-small").mkdir()
+    shutil.copytree(whole[0] / "runs" / "cold", tmp_path / "shared-small" / "digits-cold")
+    run(tmp_path / "out", "--rows", "cold", text=text)
+    assert not (tmp_path / "out" / "runs").exists()
+    for key in ("accuracy", "seconds"):
+        assert table(tmp_path / "out")["cold"][key] == table(whole[0])["cold"][key]
 
 
 @pytest.mark.parametrize(
