@@ -16,11 +16,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from deqcert.cli import app
+from deqcert.cli_certify import certify
 from deqcert.cli_options import parse_audit, parse_radii
 from deqcert.data import load_data
+from deqcert.deterministic import IntervalCertifier, LipschitzCertifier
 from deqcert.errors import ConfigurationError
+from deqcert.models import save_model
 from deqcert.results import RunFolder
 from deqcert.smoothing import Certifier
+from tests.checks.runs import monotone_model
 
 BASE = ["--data", "digits", "--model", "mdeq-digits", "--sigma", "0.5"]
 QUICK = [*BASE, "--n", "200", "--n0", "20", "--seed", "0"]
@@ -181,13 +185,78 @@ def test_help_names_units_and_defaults():
 
 
 def test_command_line_defaults_are_those_of_the_certifier():
-    from deqcert import cli
+    options = inspect.signature(certify).parameters
+    for kind in (Certifier, LipschitzCertifier, IntervalCertifier):
+        for name, parameter in inspect.signature(kind).parameters.items():
+            if name in ("model", "sigma", "dtype", "batch_size"):
+                continue
+            assert options[name].default == parameter.default, name
 
-    options = inspect.signature(inspect.unwrap(cli.certify)).parameters
-    for name, parameter in inspect.signature(Certifier).parameters.items():
-        if name in ("model", "sigma", "dtype"):
-            continue
-        assert options[name].default == parameter.default, name
+
+@pytest.fixture(scope="module")
+def monotone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints of monotone DEQs for digits, one for each deterministic method."""
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        "lipschitz": save_model(monotone_model(), folder / "quadratic.safetensors"),
+        "interval": save_model(monotone_model("absolute"), folder / "absolute.safetensors"),
+    }
+
+
+def test_deterministic_certify_report_verify_attack(tmp_path: Path, monotone: dict[str, Path]):
+    options = {
+        "lipschitz": ["--solver", "picard:40:1e-6"],
+        "interval": ["--largest", "0.1", "--resolution", "1e-3", "--steps", "30"],
+    }
+    for method, model in monotone.items():
+        command = ["--data", "digits", "--model", model, "--method", method, *options[method]]
+        run = tmp_path / method
+        for limit in (2, 4):
+            code, out, err = deqcert(
+                "certify", *command, "--skip", 40, "--max", limit, "--batch-size", 2, "--out", run
+            )
+            assert code == 0, err
+            assert f"{limit} records" in out
+        code, out, err = deqcert("verify", run, "--model", model, "--replay", 2)
+        assert code == 0, out
+        quick = ["--model", model, "--steps", "5", "--distances", "1,20"]
+        code, out, err = deqcert("attack", run, *quick)
+        assert code == 0, err
+        assert "each judgement a proof" in " ".join(out.split())
+        code, out, _ = deqcert("report", run)
+        assert code == 0
+    runs = [tmp_path / method for method in monotone]
+    code, out, _ = deqcert("report", *runs, "--linf-radii", "0,1/255")
+    assert code == 0
+    assert out.index("Certificates in L2") < out.index("Certificates in Linf")
+    assert "Linf r = 1/255" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "lipschitz", "--sigma", "0.5"], "--sigma is for the methods that draw noise"),
+        (["--method", "lipschitz", "--n", "100"], "--n is for the methods that draw noise"),
+        (["--method", "interval", "--seed", "0"], "--seed is for the methods that draw noise"),
+        (["--method", "interval", "--solver", "picard:9"], "--solver is for method lipschitz"),
+        (["--method", "lipschitz", "--no-within-pixels"], "--within-pixels is for method interval"),
+        (["--sigma", "0.5", "--steps", "9"], "--steps is for method interval, not for method srs"),
+        (["--method", "interval", "--steps", "0"], "steps must be an integer >= 1"),
+        (["--method", "interval"], "constraint='absolute'"),
+        (["--method", "lipshitz"], "did you mean 'lipschitz'"),
+        (["--method", "standard"], "method standard needs --sigma"),
+        (["--method", "lipschitz", "--model", "mdeq-digits"], "are for monotone DEQs"),
+    ],
+)
+def test_options_of_other_methods_are_refused(
+    tmp_path: Path, monotone: dict[str, Path], arguments: list[str], message: str
+):
+    base = ["--data", "digits", "--model", monotone["lipschitz"], "--out", tmp_path / "run"]
+    code, out, err = deqcert("certify", *base, *arguments)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert message in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_models_and_data_are_listed():
@@ -211,6 +280,9 @@ def test_audits_and_radii_are_parsed():
     assert parse_audit("0.1") == 0.1
     assert parse_audit("10%") == pytest.approx(0.1)
     assert parse_radii("0, 0.25,1") == [0.0, 0.25, 1.0]
+    assert parse_radii("0,1/255,2/255") == [0.0, 1 / 255, 2 / 255]
     assert parse_radii(None) is None
     with pytest.raises(ConfigurationError, match="radii must be numbers"):
         parse_radii("0;1")
+    with pytest.raises(ConfigurationError, match="radii must be numbers"):
+        parse_radii("1/0")

@@ -17,13 +17,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from deqcert import cli_checks
+from deqcert import cli_certify, cli_checks
 from deqcert.cli_options import (
-    Alpha,
-    AuditSize,
     BatchSize,
-    Chains,
-    ConfigFile,
     DataFolder,
     DataName,
     Device,
@@ -32,11 +28,7 @@ from deqcert.cli_options import (
     Precision,
     Reference,
     Seed,
-    Serial,
     Sigma,
-    Start,
-    Warmup,
-    parse_audit,
     parse_radii,
     read_toml,
 )
@@ -86,72 +78,7 @@ def one_line_errors(command: Function) -> Function:
     return wrapped  # pyright: ignore[reportReturnType]
 
 
-@app.command()
-@one_line_errors
-def certify(
-    data: DataName,
-    model: ModelName,
-    sigma: Sigma,
-    out_dir: Annotated[Path, typer.Option("--out", help="Run folder; resumed if it exists.")],
-    split: Annotated[str, typer.Option(help="train or test.")] = "test",
-    skip: Annotated[int, typer.Option(help="Certify every skip-th image.")] = 1,
-    limit: Annotated[
-        int | None, typer.Option("--max", help="Certify at most so many images in all.")
-    ] = None,
-    n: Annotated[int, typer.Option(help="Estimation draws per image.")] = 10_000,
-    n0: Annotated[int, typer.Option(help="Selection (and pilot) draws per image.")] = 100,
-    alpha: Alpha = 0.001,
-    method: Method = "srs",
-    reference: Reference = None,
-    serial: Serial = None,
-    warmup: Warmup = None,
-    start: Start = "previous",
-    audit: AuditSize = "auto",
-    chains: Chains = 400,
-    batch_size: BatchSize = None,
-    runner: Annotated[str, typer.Option(help="How the work is spread: local.")] = "local",
-    device: Device = None,
-    dtype: Precision = "float32",
-    seed: Seed = None,
-    data_dir: DataFolder = None,
-    config: ConfigFile = None,
-) -> None:
-    """Certify images of a data set into a run folder, resumable at any time."""
-    del config
-    from deqcert.data import load_data
-    from deqcert.runners import certify_dataset
-    from deqcert.runners.console import console_watch
-
-    certifier = _certifier(
-        _load_model(model),
-        sigma=sigma,
-        n0=n0,
-        n=n,
-        alpha=alpha,
-        method=method,
-        reference=reference,
-        serial=serial,
-        warmup=warmup,
-        start=start,
-        audit=parse_audit(audit),
-        chains=chains,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-    )
-    images = load_data(data, split=split, folder=data_dir)
-    with console_watch(method, err) as watch:
-        run = certify_dataset(
-            certifier,
-            images,
-            out=out_dir,
-            skip=skip,
-            limit=limit,
-            seed=seed,
-            runner=runner,
-            watch=watch,
-        )
-    out.print(f"{len(run.done)} records in {run.path}", highlight=False, soft_wrap=True)
+app.command()(one_line_errors(cli_certify.certify))
 
 
 @app.command()
@@ -292,16 +219,29 @@ def command_line() -> str:
 def report(
     runs: Annotated[list[Path], typer.Argument(help="One or more run folders.")],
     radii: Annotated[
-        str | None, typer.Option(help="Radii of the table, pixel units, such as 0,0.25,0.5.")
+        str | None,
+        typer.Option(
+            help="Radii of the table, pixel units, such as 0,0.25,0.5; of L2 if there are Linf "
+            "runs besides."
+        ),
+    ] = None,
+    linf_radii: Annotated[
+        str | None,
+        typer.Option(help="Radii of the Linf table, such as 0,1/255,2/255, if there are both."),
     ] = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Folder for tables and curves; needed for several.")
     ] = None,
 ) -> None:
-    """Print and write tables and certified-accuracy curves of one or more runs."""
+    """Print and write tables and certified-accuracy curves of one or more runs.
+
+    L2 and Linf radii never share a table or a curve.
+    """
     from deqcert.results import report as make_report
 
-    made = make_report(runs, radii=parse_radii(radii), out=out_dir)
+    made = make_report(
+        runs, radii=parse_radii(radii), linf_radii=parse_radii(linf_radii), out=out_dir
+    )
     out.print(made)
 
 

@@ -47,7 +47,7 @@ def verify(
     ] = None,
     data_dir: DataFolder = None,
 ) -> None:
-    """Check a run folder: recompute every bound, and replay records from their noise keys.
+    """Check a run folder: recompute every bound, and make records again, from their noise keys.
 
     Exit code 0 where all is well, 1 where problems were found, 2 for bad input.
     """
@@ -84,8 +84,16 @@ def attack(
         str, typer.Option(help="Lengths of the shifts, in units of the certified radius.")
     ] = "0.5,1,1.5,2,3",
     steps: Annotated[int, typer.Option(help="Gradient steps.")] = 20,
-    samples: Annotated[int, typer.Option(help="Noisy copies per gradient of smooth-PGD.")] = 32,
-    n: Annotated[int, typer.Option(help="Draws of each judgement by the smoothed class.")] = 1000,
+    samples: Annotated[
+        int,
+        typer.Option(help="Noisy copies per gradient of smooth-PGD; not for deterministic runs."),
+    ] = 32,
+    n: Annotated[
+        int,
+        typer.Option(
+            help="Draws of each judgement by the smoothed class; deterministic runs need none."
+        ),
+    ] = 1000,
     alpha: Annotated[
         float, typer.Option(help="Probability that one judgement is wrong, in (0, 1).")
     ] = 0.001,

@@ -63,15 +63,21 @@ def parse_audit(text: str) -> int | float | str:
 
 
 def parse_radii(text: str | None) -> list[float] | None:
-    """Return radii given on the command line, separated by commas."""
+    """Return radii given on the command line, separated by commas; 1/255 is a number, too."""
     if text is None:
         return None
     try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
+        return [_number(part) for part in text.split(",")]
+    except (ValueError, ZeroDivisionError):
         raise ConfigurationError(
             f"radii must be numbers separated by commas, but got {text!r}"
         ) from None
+
+
+def _number(text: str) -> float:
+    """Return a number, or a fraction of two."""
+    above, slash, below = text.partition("/")
+    return float(above) / float(below) if slash else float(above)
 
 
 def parse_distances(text: str) -> tuple[float, ...]:
@@ -116,11 +122,27 @@ ModelName = Annotated[
 Sigma = Annotated[
     float, typer.Option("--sigma", help="Noise standard deviation, pixel units (pixels in [0, 1]).")
 ]
+OptionalSigma = Annotated[
+    float | None,
+    typer.Option(
+        "--sigma",
+        help="Noise standard deviation, pixel units (pixels in [0, 1]). Needed by the methods that "
+        "draw.",
+    ),
+]
 Alpha = Annotated[float, typer.Option(help="Failure probability of one certificate, in (0, 1).")]
 Method = Annotated[
     str,
     typer.Option(
         help="standard, srs, proved (monotone DEQs), or srs-paper (as published; no guarantee)."
+    ),
+]
+CertifyMethod = Annotated[
+    str,
+    typer.Option(
+        help="By noise (L2): standard, srs, proved (monotone DEQs), or srs-paper (as published; no "
+        "guarantee). Without noise, for monotone DEQs: lipschitz (L2), or interval (Linf, where "
+        "I - abs(W) >= m I)."
     ),
 ]
 Reference = Annotated[
@@ -160,7 +182,9 @@ AuditSize = Annotated[
 Chains = Annotated[int, typer.Option(help="Serialized rows side by side; part of the method.")]
 BatchSize = Annotated[
     int | None,
-    typer.Option(help="Rows computed at once; hardware only, changes no label. Default up to 400."),
+    typer.Option(
+        help="Rows computed at once; hardware only, changes no label. Default: as memory allows."
+    ),
 ]
 Device = Annotated[str | None, typer.Option(help="Torch device, such as cpu or cuda. Default cpu.")]
 Precision = Annotated[str, typer.Option("--dtype", help="float32, float64 or bfloat16.")]

@@ -23,6 +23,8 @@ from deqcert.smoothing import Certifier
 from deqcert.stats import certified_radius
 
 SKIP, SEED = 40, 11
+STEPS = 6
+"""Of an interval run: few enough that one more moves the boxes."""
 
 
 class MeansDEQ(EquilibriumModel):
@@ -188,7 +190,7 @@ def deterministic_certifier(method: str, **changes: Any) -> LipschitzCertifier |
     """The certifier of a deterministic run; its solves end early enough to leave a distance."""
     if method == "lipschitz":
         return LipschitzCertifier(monotone_model(), **{"solver": "picard:40:1e-6", **changes})
-    settings = {"largest": 0.1, "resolution": 1e-3, "steps": 30, **changes}
+    settings = {"largest": 0.1, "resolution": 1e-3, "steps": STEPS, **changes}
     return IntervalCertifier(monotone_model("absolute"), **settings)
 
 

@@ -13,7 +13,16 @@ import pytest
 from deqcert.checks import verify
 from deqcert.data import load_data
 from deqcert.errors import RunFolderError
-from tests.checks.runs import METHODS, MeansDEQ, make_run
+from deqcert.models import EquilibriumModel
+from tests.checks.runs import (
+    METHODS,
+    MeansDEQ,
+    make_deterministic_run,
+    make_run,
+    monotone_model,
+)
+
+CERTAIN = {"lipschitz": "quadratic", "interval": "absolute"}
 
 WEIRD: tuple[Any, ...] = (None, -1, 10**30, 1e300, "x", "", [], {}, ["a"], True)
 # What only a replay, or nobody, can judge; and None and empty tables where they are the truth.
@@ -21,6 +30,7 @@ FREE = {
     ("plan", "reason"),
     ("plan", "expected_radius_over_sigma"),
     ("plan", "expected_reference_solves"),
+    ("distance",),
     *((table, name) for table in ("residual",) for name in ("0", "0.5", "0.9", "0.99", "1")),
 }
 # Data sets of one's own may be certified; that their labels were not checked is noted.
@@ -31,12 +41,17 @@ NAMES = {("data",)}
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Runs of the first two images only: each is read a thousand times."""
     folder = tmp_path_factory.mktemp("runs")
-    for method in METHODS:
-        run = make_run(folder / method, method)
+    for method in (*METHODS, *CERTAIN):
+        make = make_run if method in METHODS else make_deterministic_run
+        run = make(folder / method, method)
         for name in ("records.jsonl", "cohen.tsv"):
             lines = (run / name).read_text().splitlines(keepends=True)
             (run / name).write_text("".join(lines[: 2 + (name == "cohen.tsv")]))
-    return {method: folder / method for method in METHODS}
+    return {method: folder / method for method in (*METHODS, *CERTAIN)}
+
+
+def model_of(method: str) -> EquilibriumModel:
+    return monotone_model(CERTAIN[method]) if method in CERTAIN else MeansDEQ()
 
 
 def leaves(table: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -59,9 +74,9 @@ def changed(table: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any, dict[
                 yield path, weird, copied
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *CERTAIN])
 def test_weird_values_in_a_record_are_problems(runs, tmp_path: Path, method: str):
-    model, data = MeansDEQ(), load_data("digits")
+    model, data = model_of(method), load_data("digits")
     file = runs[method] / "records.jsonl"
     original = file.read_text()
     first, second = original.splitlines()
@@ -78,9 +93,10 @@ def test_weird_values_in_a_record_are_problems(runs, tmp_path: Path, method: str
     assert silent == []
 
 
-def test_weird_settings_are_problems_or_refused(runs):
-    model, data = MeansDEQ(), load_data("digits")
-    file = runs["srs"] / "run.json"
+@pytest.mark.parametrize("method", ["srs", *CERTAIN])
+def test_weird_settings_are_problems_or_refused(runs, method: str):
+    model, data = model_of(method), load_data("digits")
+    file = runs[method] / "run.json"
     original = file.read_text()
     content = json.loads(original)
     environments = content.pop("environments")
@@ -89,7 +105,7 @@ def test_weird_settings_are_problems_or_refused(runs):
         for path, weird, settings in changed(content):
             file.write_text(json.dumps({**settings, "environments": environments}))
             try:
-                found = verify(runs["srs"], model=model, data=data, replays=1)
+                found = verify(runs[method], model=model, data=data, replays=1)
             except RunFolderError:
                 continue
             if found.clean:
@@ -106,7 +122,7 @@ def test_weird_environments_neither_fail_nor_matter(runs, weird):
     file = runs["standard"] / "run.json"
     original = file.read_text()
     try:
-        for name in ("device", "scipy", "torch", "runner"):
+        for name in ("device", "scipy", "torch", "runner", "commit", "instructions"):
             content = json.loads(original)
             content["environments"][0][name] = weird
             file.write_text(json.dumps(content))

@@ -11,7 +11,8 @@ from deqcert.checks import verify
 from deqcert.data import load_data
 from deqcert.errors import ConfigurationError, RunFolderError, UnknownNameError
 from deqcert.models import weights_digest
-from tests.checks.forgeries import REPLAYED, STATIC, swapped_lines
+from deqcert.runners.environment import CHANGED, package_commit
+from tests.checks.forgeries import REPLAYED, STATIC, moved, swapped_lines
 from tests.checks.runs import METHODS, Forgery, MeansDEQ, make_run
 
 
@@ -129,6 +130,52 @@ def test_a_run_from_elsewhere_is_checked_to_the_last_digits_only(runs, tmp_path:
     forged.record["radius"] *= 1 + 1e-11
     forged.save()
     assert [p.field for p in verify(tmp_path / "run", model=MeansDEQ()).problems] == ["radius"]
+
+
+def with_another_margin(original: Path, copy: Path) -> Forgery:
+    """A run whose margin differs in every record, as one made by older code has it."""
+    forged = Forgery.of(original, copy)
+    for item in forged.records:
+        item["reference"]["margin"] *= 2
+    return forged
+
+
+@pytest.mark.parametrize(
+    ("change", "noted"),
+    [
+        ({"commit": "0" * 40}, True),
+        ({"deqcert": "0.0.1"}, True),
+        ({"commit": None}, None),  # unknown only where this package is a checkout
+        ({}, None),  # the same code, if its commit is known
+    ],
+)
+def test_a_margin_of_other_code_is_a_note(runs, tmp_path: Path, change: dict, noted: bool | None):
+    forged = with_another_margin(runs["standard"], tmp_path / "run")
+    environment = forged.content["environments"][0]
+    environment.update(change)
+    forged.save()
+    if noted is None:
+        own = environment["commit"] == package_commit()
+        noted = not own or (package_commit() or "").endswith(CHANGED)
+    found = verify(forged.path, model=MeansDEQ(), indices=[40, 80])
+    assert found.clean == noted
+    assert {p.field for p in found.problems} == (set() if noted else {"reference.margin"})
+    said = [note for note in found.notes if "run made by another version" in note]
+    assert len(said) == noted
+
+
+def test_a_margin_of_an_unknown_version_is_a_note_but_no_excuse(runs, tmp_path: Path):
+    forged = with_another_margin(runs["standard"], tmp_path / "run")
+    del forged.content["environments"][0]["commit"]  # as runs were before it was recorded
+    forged.save()
+    found = verify(forged.path, model=MeansDEQ(), indices=[80])
+    assert found.clean
+    assert any("another version" in note for note in found.notes)
+    moved(forged)
+    forged.save()
+    found = verify(forged.path, model=MeansDEQ(), indices=[forged.record["index"]])
+    fields = {p.field.partition("[")[0] for p in found.problems}
+    assert {"reference.margin", "counts"} <= fields
 
 
 def test_bad_input_is_refused(runs, tmp_path: Path):

@@ -7,7 +7,6 @@ how tight it is.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,12 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deqcert.checks.attack_certain import CertainAttacker
 from deqcert.checks.attack_folder import AttackFolder
 from deqcert.checks.attack_result import Attack
 from deqcert.checks.judge import FELL, HELD, Judge
 from deqcert.checks.models import find_model
 from deqcert.checks.pgd import Ascent, Logits, along, ascend, differentiable
 from deqcert.checks.replay import certifier_of
+from deqcert.checks.settings import is_deterministic
 from deqcert.data import Dataset, load_data
 from deqcert.errors import ConfigurationError, RunFolderError
 from deqcert.models import EquilibriumModel, weights_digest
@@ -92,7 +93,9 @@ def attack_run(
     Three shifts of every length are tried: smooth-PGD (through the mean of the softmax over noisy
     copies), PGD against the classifier without noise, and a random direction for comparison. The
     smoothed classifier judges each by PREDICT with `spec.n` draws; besides, the classifier without
-    noise is asked about the images of PGD.
+    noise is asked about the images of PGD. Deterministic certificates are attacked by PGD and a
+    random direction in their own norm, and the class at the exact equilibrium is proved: `spec.n`,
+    `alpha` and `samples` mean nothing there.
 
     Args:
         run: The run folder.
@@ -119,13 +122,12 @@ def attack_run(
         raise ConfigurationError(f"the number of images must be >= 1, but got {limit}")
     subject = _model(folder, model)
     images = _data(folder, data, data_dir)
-    configuration = {**folder.configuration, "method": "standard", "n": spec.n, "alpha": spec.alpha}
-    certifier = certifier_of(configuration, subject, device=device, batch_size=batch_size)
+    make, settings = _attacker(folder, subject, spec, device, batch_size)
     targets = [record for record in folder.records() if record["radius"] > 0][:limit]
     place = Path(out) if out is not None else folder.path / "attack"
-    header = {"run": folder.configuration, "attack": dataclasses.asdict(spec)}
+    header = {"run": folder.configuration, "attack": settings}
     with AttackFolder.create_or_resume(place, header, seed, fresh_seed) as results:
-        attacker = _Attacker(certifier, subject, spec, check_seed(results.seed))
+        attacker = make(check_seed(results.seed))
         missing = [record for record in targets if record["index"] not in results.done]
         for done, record in enumerate(missing, start=len(targets) - len(missing)):
             if watch is not None:
@@ -137,10 +139,28 @@ def attack_run(
         path=str(place),
         guarantee=_guarantee(targets),
         gradient=attacker.gradient,
-        spec=asdict(spec),
+        spec=settings,
+        norm=folder.configuration.get("norm", "L2"),
         seed=results.seed,
         images=tuple(lines),
     )
+
+
+def _attacker(
+    folder: RunFolder,
+    model: EquilibriumModel,
+    spec: AttackSpec,
+    device: str | None,
+    batch_size: int | None,
+) -> tuple[Callable[[int], _Attacker | CertainAttacker], dict[str, Any]]:
+    """Return what makes the run's attacker from a seed, and the settings that it has."""
+    if is_deterministic(folder.configuration):
+        settings = {"distances": spec.distances, "steps": spec.steps}
+        norm = folder.configuration["norm"]
+        return lambda seed: CertainAttacker(model, norm=norm, seed=seed, **settings), settings
+    configuration = {**folder.configuration, "method": "standard", "n": spec.n, "alpha": spec.alpha}
+    certifier = certifier_of(configuration, model, device=device, batch_size=batch_size)
+    return lambda seed: _Attacker(certifier, model, spec, seed), asdict(spec)
 
 
 class _Attacker:

@@ -63,9 +63,10 @@ class Attack:
         path: Folder of the results.
         guarantee: Guarantee of the attacked certificates.
         gradient: How gradients were taken: ``unrolled`` or ``implicit``.
-        spec: Settings, by the names of `AttackSpec`.
+        spec: Settings, by the names of `AttackSpec`; those that mean something.
         seed: Seed of all noise.
         images: One table per image: index, prediction, radius, clean share, outcomes.
+        norm: Norm of the shifts, ``L2`` or ``Linf``.
     """
 
     path: str
@@ -74,6 +75,23 @@ class Attack:
     spec: dict[str, Any]
     seed: int
     images: tuple[dict[str, Any], ...]
+    norm: str = "L2"
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The attacks that were made: key and name."""
+        made = {outcome["attack"] for image in self.images for outcome in image["outcomes"]}
+        return {key: name for key, name in NAMES.items() if key in made}
+
+    @property
+    def judgement(self) -> str:
+        """By whom an image is judged, and how surely."""
+        if "n" not in self.spec:
+            return "each judgement a proof of the class at the exact equilibrium"
+        return (
+            f"each judgement by {self.spec['n']:,} draws, wrong with probability at most "
+            f"{self.spec['alpha']:g}"
+        )
 
     @property
     def fallen_inside(self) -> tuple[int, ...]:
@@ -113,7 +131,7 @@ class Attack:
         """Return summary and images as plain JSON types."""
         summary = [
             {"attack": name, "distance": d, **dataclasses.asdict(self.cell(name, d))}
-            for name in NAMES
+            for name in self.names
             for d in self.spec["distances"]
         ]
         inside = {"fallen_inside": list(self.fallen_inside), "caveat": CAVEAT}
@@ -139,11 +157,11 @@ class Attack:
             yield Text(f"{self.path}: the run has no certified image")
             return
         yield _table(self)
-        yield Text("each cell: images that fell (that abstain), share of noisy copies of the class")
+        what = "share of noisy copies of the class" if "n" in self.spec else "share that held"
+        yield Text(f"each cell: images that fell (that abstain), {what}")
         yield Text(
-            f"{len(self.images)} certified images (guarantee: {self.guarantee}); each judgement "
-            f"by {self.spec['n']:,} draws, wrong with probability at most {self.spec['alpha']:g}; "
-            f"gradients {self.gradient}; seed {self.seed}"
+            f"{len(self.images)} certified images (guarantee: {self.guarantee}, {self.norm}); "
+            f"{self.judgement}; gradients {self.gradient}; seed {self.seed}"
         )
         fallen = self.fallen_inside
         if fallen:
@@ -158,11 +176,11 @@ def _table(attack: Attack) -> Table:
     """One line per distance: how many fell, how many were given up, what share is left."""
     table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="bold")
     table.add_column("distance / radius", justify="right")
-    for name in NAMES.values():
+    for name in attack.names.values():
         table.add_column(Text(name), justify="right")
     for distance in attack.spec["distances"]:
         cells = []
-        for name in NAMES:
+        for name in attack.names:
             cell = attack.cell(name, distance)
             text = f"{cell.fell} ({cell.abstained}), {100 * cell.share:.1f} %"
             inside = distance <= 1 and name != "base" and cell.fell > 0
@@ -188,7 +206,7 @@ def fallen_figure(attack: Attack) -> Figure:
         axes = figure.add_subplot()
         end = 1.05 * max(*distances, 1.0)
         axes.axvspan(0, 1, color="#EFEFEF", label="inside the certified radius")
-        for position, (key, name) in enumerate(NAMES.items()):
+        for position, (key, name) in enumerate(attack.names.items()):
             cells = [attack.cell(key, distance) for distance in distances]
             axes.plot(
                 distances,
@@ -203,7 +221,7 @@ def fallen_figure(attack: Attack) -> Figure:
             )
         axes.set_xlim(0, end)
         axes.set_ylim(0, 100)
-        axes.set_xlabel("length of the shift / certified radius")
+        axes.set_xlabel(f"length of the shift / certified radius ({attack.norm})")
         axes.set_ylabel("images that fell (%)")
         axes.set_title(f"{len(attack.images)} certified images (no proof)", loc="left")
         axes.grid(axis="y", color="#E3E3E3", linewidth=0.8)

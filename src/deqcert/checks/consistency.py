@@ -50,11 +50,24 @@ def check_belongs(
             if name in configuration:
                 why = f"the run in {RUN} has another {name}: the record is not of this run"
                 yield from place.expect(name, record[name], configuration[name], why)
-    names = configuration.get("class_names")
-    classes = len(names) if isinstance(names, list) else len(record["counts0"])
     why = "the run knows so many classes"
+    classes = class_count(configuration, len(record["counts0"]))
     yield from place.expect("counts0", len(record["counts0"]), classes, why)
+    yield from check_position(place, record, configuration, classes)
+
+
+def class_count(configuration: Mapping[str, Any], default: int) -> int:
+    """Return how many classes the run knows."""
+    names = configuration.get("class_names")
+    return len(names) if isinstance(names, list) else default
+
+
+def check_position(
+    place: Place, record: Mapping[str, Any], configuration: Mapping[str, Any], classes: int
+) -> Iterator[Problem]:
+    """Yield a label or an index that no record of the run can have."""
     if record["label"] >= classes:
+        why = "the run knows so many classes"
         yield place.problem("label", record["label"], f"below {classes}", why)
     skip = configuration.get("skip")
     if type(skip) is int and skip > 0 and record["index"] % skip:

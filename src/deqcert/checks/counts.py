@@ -93,6 +93,11 @@ def _check_outcome(place: Place, record: Mapping[str, Any]) -> Iterator[Problem]
     selected = selected_class(record) if record["radius"] > 0 else None
     why = "the certificate is about the class that the selection draws chose, or about none"
     yield from place.expect("prediction", record["prediction"], selected, why)
+    yield from check_verdict(place, record)
+
+
+def check_verdict(place: Place, record: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield a `correct` or a `status` that does not follow from prediction and label."""
     correct = record["prediction"] is not None and record["prediction"] == record["label"]
     why = "certified accuracy counts the records that are correct"
     yield from place.expect("correct", record["correct"], correct, why)

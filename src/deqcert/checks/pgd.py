@@ -1,4 +1,4 @@
-"""Projected gradient ascent against a classifier and against its smoothed version, in L2.
+"""Projected gradient ascent against a classifier, in L2 or Linf, or its smoothed version, in L2.
 
 The smoothed attack is that of SmoothAdv (Salman et al. 2019): gradients of the logarithm of the
 softmax averaged over m noisy copies, here with fresh noise in every step. Everything stays in
@@ -86,6 +86,7 @@ def ascend(
     noise: Callable[[int], Tensor],  # step -> (m, C, H, W)
     *,
     steps: int,
+    norm: str = "L2",
 ) -> Tensor:  # (B, C, H, W)
     """Return images at most so far from `image` whose averaged score of the class is made small.
 
@@ -93,9 +94,10 @@ def ascend(
         logits: The classifier.
         image: The clean image.
         target: The class whose score is to fall.
-        lengths: Allowed L2 length of each shift, pixel units.
+        lengths: Allowed length of each shift, pixel units.
         noise: Gives the noise of a step, the same for all shifts; zeros for the classifier itself.
         steps: Gradient steps.
+        norm: ``L2``, or ``Linf``: then steps go along the gradient's signs.
     """
     clean = image[None].expand(len(lengths), *image.shape)
     moved = clean.clone()
@@ -103,7 +105,10 @@ def ascend(
     for step in range(steps):
         draws = noise(step)
         gradient = score_gradient(logits, moved, target, draws)
-        moved = project(clean, moved + step_length * gradient, lengths)
+        if norm == "Linf":
+            moved = project_linf(clean, moved + step_length * gradient.sign(), lengths)
+        else:
+            moved = project(clean, moved + step_length * gradient, lengths)
     return moved
 
 
@@ -135,6 +140,19 @@ def project(
     for the ball, a clip per pixel), and its distance from x rises with t.
     """
     return along(clean, moved - clean, lengths, most=1.0)
+
+
+def project_linf(
+    clean: Tensor,  # (B, C, H, W) in [0, 1]
+    moved: Tensor,  # (B, C, H, W)
+    lengths: Tensor,  # (B,)
+) -> Tensor:  # (B, C, H, W)
+    """Return the nearest points in [0, 1] all of whose pixels move by less than `lengths`."""
+    base, limit = clean.double(), lengths.double().reshape(-1, 1, 1, 1)
+    shift = (moved.double() - base).clamp(-limit * INSIDE, limit * INSIDE)
+    found = (base + shift).clamp(0.0, 1.0).to(clean.dtype)
+    # Rounding may lengthen a shift that is tiny for the precision.
+    return torch.where((found.double() - base).abs() >= limit, clean, found)
 
 
 def along(

@@ -8,7 +8,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
-from deqcert.certificate import GUARANTEES, Audit, Certificate, Reference
+from deqcert.certificate import (
+    DETERMINISTIC,
+    GUARANTEES,
+    NORMS,
+    Audit,
+    Certificate,
+    DeterministicCertificate,
+    Reference,
+)
 from deqcert.checks.problems import Place, Problem
 from deqcert.results.records import ABSTAINED, CERTIFIED
 from deqcert.smoothing.spent import QUANTILES
@@ -121,6 +129,39 @@ CERTIFICATE: dict[str, Rule] = {
     "cell_evaluations": _ANY_WHOLE,
     "seconds": (_number(0.0, _LATEST), "a finite number >= 0"),
 }
+CERTAIN: dict[str, Rule] = {
+    "prediction": _OPTIONAL_WHOLE,
+    "radius": (_number(0.0, _LATEST), "a finite number >= 0"),
+    "norm": (lambda value: value in ("L2", "Linf"), "L2 or Linf"),
+    "method": (lambda value: is_text(value) and value in NORMS, f"one of {', '.join(NORMS)}"),
+    "reference": _TABLE,
+    "domain": (lambda value: value in ("all", "pixels"), "all or pixels"),
+    "index": _INDEX,
+    "distance": _NOT_NEGATIVE,
+    "facts": _TABLE,
+    "cell_evaluations": _ANY_WHOLE,
+    "seconds": (_number(0.0, _LATEST), "a finite number >= 0"),
+    "guarantee": (lambda value: value == DETERMINISTIC, DETERMINISTIC),
+}
+"""Fields of a deterministic certificate."""
+FACTS: dict[str, dict[str, Rule]] = {
+    "lipschitz": {
+        **dict.fromkeys(
+            ("m", "operator_norm", "step", "head_norm", "input_norm", "lipschitz"), _ABOVE_ZERO
+        ),
+        "rate": _NOT_NEGATIVE,
+        "operator_slip": _NOT_NEGATIVE,
+        "cell_evaluations": _ANY_WHOLE,
+        **dict.fromkeys(("precision", "slack", "solver"), _NAME),
+    },
+    "interval": {
+        **dict.fromkeys(("m", "step", "largest", "resolution"), _ABOVE_ZERO),
+        "rate": _NOT_NEGATIVE,
+        "steps": _ONE,
+        **dict.fromkeys(("precision", "slack"), _NAME),
+    },
+}
+"""What a deterministic certificate says it rests on."""
 OUTCOME: dict[str, Rule] = {
     "label": _WHOLE,
     "correct": (lambda value: isinstance(value, bool), "true or false"),
@@ -158,6 +199,18 @@ def check_schema(place: Place, record: Mapping[str, Any]) -> Iterator[Problem]:
     if isinstance(record.get("reference"), Mapping):
         names = {field.name for field in dataclasses.fields(Reference)}
         yield from _table(place, record["reference"], REFERENCE, names, "reference.")
+
+
+def check_certain_schema(place: Place, record: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield the same of one deterministic record."""
+    known = {field.name for field in dataclasses.fields(DeterministicCertificate)} | OUTCOME.keys()
+    yield from _table(place, record, {**CERTAIN, **OUTCOME}, known, "")
+    if isinstance(record.get("reference"), Mapping):
+        yield from _table(place, record["reference"], REFERENCE, set(REFERENCE), "reference.")
+    method = record.get("method")
+    if isinstance(record.get("facts"), Mapping) and isinstance(method, str) and method in FACTS:
+        rules = FACTS[method]
+        yield from _table(place, record["facts"], rules, set(rules), "facts.")
 
 
 def _table(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from operator import eq
 from typing import Any
 
+from deqcert.certificate import DETERMINISTIC, NORMS
 from deqcert.checks.problems import Place, Problem
 from deqcert.checks.schema import LARGEST, Rule, is_digest, is_text, is_whole
 from deqcert.data import SOURCES
+from deqcert.deterministic import IntervalSettings, LipschitzSettings
+from deqcert.deterministic.interval import ALL
+from deqcert.deterministic.subject import EXACT
 from deqcert.errors import ConfigurationError, DeqcertError
 from deqcert.results.run_folder import RUN
 from deqcert.smoothing import NOISE_STREAM, Settings
@@ -26,6 +32,8 @@ IDENTITY: dict[str, Rule] = {
         "a name for each of at least 2 classes",
     ),
     "skip": (lambda skip: is_whole(skip) and skip >= 1, "a whole number >= 1"),
+}
+NOISE: dict[str, Rule] = {
     "noise": (lambda name: name == NOISE_STREAM, NOISE_STREAM),
     "seed": (is_whole, "a whole number >= 0"),
 }
@@ -45,27 +53,71 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "dtype": (str,),
     "audit": (int, float, str),
 }
+CERTAIN = {"lipschitz": LipschitzSettings, "interval": IntervalSettings}
+"""Settings of the methods that need no noise."""
+_CERTAIN_TYPES: dict[str, tuple[type, ...]] = {
+    "solver": (str,),
+    "largest": _NUMBERS,
+    "resolution": _NUMBERS,
+    "steps": (int,),
+    "domain": (str,),
+}
 
 
 def check_configuration(configuration: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield settings that are missing, that no run can have, or that contradict each other."""
+    if is_deterministic(configuration):
+        settings = CERTAIN[configuration["method"]]
+        rules = {**IDENTITY, **_claim(configuration["method"])}
+        build: Callable[[dict[str, Any]], object] = partial(_as_certain, settings)
+        names = tuple(settings.__dataclass_fields__)
+    else:
+        rules, build, names = {**IDENTITY, **NOISE}, _as_settings, SETTINGS
     place = Place(RUN)
-    missing = [name for name in (*SETTINGS, *IDENTITY) if name not in configuration]
+    missing = [name for name in dict.fromkeys((*names, *rules)) if name not in configuration]
     for name in missing:
         why = "without it the run cannot be repeated"
         yield place.problem(f"configuration.{name}", "(absent)", "a value", why)
-    for name, (test, rule) in IDENTITY.items():
+    for name, (test, rule) in rules.items():
         if name not in missing and not test(configuration[name]):
             why = "a run has no such setting, so it cannot be repeated"
             yield place.problem(f"configuration.{name}", configuration[name], rule, why)
     if missing:
         return
     try:
-        _as_settings({name: configuration[name] for name in SETTINGS})
+        build({name: configuration[name] for name in names})
     except DeqcertError as error:
         why = "no run can have these settings"
         yield place.problem("configuration", "(settings)", str(error), why)
     yield from _check_source(place, configuration)
+
+
+def is_deterministic(configuration: Mapping[str, Any]) -> bool:
+    """Whether a run says that its certificates need no noise."""
+    method = configuration.get("method")
+    return isinstance(method, str) and method in CERTAIN
+
+
+def _claim(method: str) -> dict[str, Rule]:
+    """Return what a deterministic run must say it claims."""
+    claim = {"norm": NORMS[method], "guarantee": DETERMINISTIC, "reference": EXACT}
+    if method == "lipschitz":
+        claim["domain"] = ALL  # of an interval run it is a setting
+    return {name: (partial(eq, value), value) for name, value in claim.items()}
+
+
+def _as_certain(kind: Any, settings: Mapping[str, Any]) -> object:
+    """Return the settings of a deterministic run, after types and sizes.
+
+    Raises:
+        DeqcertError: They are none.
+    """
+    for name, value in settings.items():
+        if type(value) not in _CERTAIN_TYPES[name]:
+            raise ConfigurationError(f"{name} cannot be {value!r}")
+        if type(value) in _NUMBERS and value > LARGEST:
+            raise ConfigurationError(f"{name} must be at most {LARGEST}, but got {value}")
+    return kind(**settings)
 
 
 def _as_settings(settings: Mapping[str, Any]) -> Settings:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import scipy
-import torch
+from torch import Tensor
 
-import deqcert
 from deqcert.checks.bounds import check_bound
 from deqcert.checks.consistency import (
     check_belongs,
@@ -21,13 +20,21 @@ from deqcert.checks.consistency import (
     check_table,
 )
 from deqcert.checks.counts import check_counts
+from deqcert.checks.deterministic import (
+    DeterministicCertifier,
+    certify_again,
+    check_certain,
+    check_same_facts,
+    deterministic_certifier_of,
+)
 from deqcert.checks.draws import DrawTest
+from deqcert.checks.elsewhere import Elsewhere, compare_places, margin_note
 from deqcert.checks.models import find_model
 from deqcert.checks.problems import DrawCheck, Place, Problem, Verification
 from deqcert.checks.read import Found, RunFiles, read_run
 from deqcert.checks.replay import certifier_of, replay
-from deqcert.checks.schema import check_schema
-from deqcert.checks.settings import check_configuration
+from deqcert.checks.schema import check_certain_schema, check_schema
+from deqcert.checks.settings import check_configuration, is_deterministic
 from deqcert.data import SOURCES, Dataset, load_data
 from deqcert.errors import ConfigurationError, DataError, DeqcertError
 from deqcert.models import EquilibriumModel, weights_digest
@@ -61,7 +68,7 @@ def verify(
     that all records are of the run in ``run.json``, none twice, none left out; ``cohen.tsv``; the
     labels and the digest of the data set, where it is at hand; the digest of the weights, where the
     model is. That cannot find a record which is consistent but invented: for this, records are
-    made again from their noise keys.
+    made again, from their noise keys where there is noise.
 
     Args:
         run: The run folder.
@@ -87,6 +94,10 @@ def verify(
     if draws is not None:
         check_count("draws", draws)
     files = read_run(run)
+    if draws is not None and is_deterministic(files.configuration):
+        raise ConfigurationError(
+            "a deterministic run has no draws to test: certify images again (--replay, --index)"
+        )
     found, problems = _check_files(files)
     notes: list[str] = []
     images = _data(files, data, data_dir, notes)
@@ -103,9 +114,11 @@ def verify(
         if unfit:
             notes.append(f"nothing was replayed: {RUN} is not that of a run ({unfit[0]})")
         elif subject is not None and images is not None:
-            how = _How(draws, seed, watch or (lambda done, total, what: None))
-            certifier = _certifier(files, subject, device, batch_size, notes)
+            place = compare_places(files.environments[-1], device)
+            how = _How(draws, seed, watch or (lambda done, total, what: None), place)
+            certifier = _certifier(files, subject, str(place.device), batch_size)
             result = _replay(certifier, images, chosen, how)
+            notes += [*place.notes, *result.notes]
     elif found:
         notes.append("nothing was replayed: an invented but consistent record would pass")
     return Verification(
@@ -124,10 +137,12 @@ class _How:
     draws: int | None
     seed: int
     watch: Watch
+    place: Elsewhere
 
 
 @dataclass
 class _Replays:
+    notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     replayed: list[int] = field(default_factory=list)
     draw_checks: list[DrawCheck] = field(default_factory=list)
@@ -136,22 +151,35 @@ class _Replays:
 def _check_files(files: RunFiles) -> tuple[list[Found], list[Problem]]:
     """Return the records of the right schema, and the problems found without model and data."""
     problems = [*files.problems, *check_configuration(files.configuration)]
+    certain = is_deterministic(files.configuration)
     exact = _same_libraries(files)
-    setting = files.configuration.get("audit")
-    setting = setting if type(setting) in (int, float) else "auto"
     found: list[Found] = []
     for item in files.found:
-        flaws = list(check_schema(item.place, item.record))
+        schema = check_certain_schema if certain else check_schema
+        flaws = list(schema(item.place, item.record))
         problems += flaws
         if flaws:
             continue  # what the fields say can only be judged if they can be read
         found.append(item)
-        problems += check_belongs(item.place, item.record, files.configuration)
-        problems += check_counts(item.place, item.record, setting)
-        problems += check_bound(item.place, item.record, exact=exact)
+        if certain:
+            problems += check_certain(item.place, item.record, files.configuration)
+        else:
+            problems += _check_draws(files, item, exact)
     problems += check_set(files, found)
+    problems += check_same_facts(files, found) if certain else []
     problems += check_table(files.table, found)
     return found, problems
+
+
+def _check_draws(files: RunFiles, item: Found, exact: bool) -> list[Problem]:
+    """Return what is wrong in one record of labels under noise."""
+    setting = files.configuration.get("audit")
+    setting = setting if type(setting) in (int, float) else "auto"
+    return [
+        *check_belongs(item.place, item.record, files.configuration),
+        *check_counts(item.place, item.record, setting),
+        *check_bound(item.place, item.record, exact=exact),
+    ]
 
 
 def _same_libraries(files: RunFiles) -> bool:
@@ -243,48 +271,17 @@ def _choose(
 
 
 def _certifier(
-    files: RunFiles,
-    model: EquilibriumModel,
-    device: str | None,
-    batch_size: int | None,
-    notes: list[str],
-) -> Certifier:
-    """Return the run's certifier on a device like the run's, with a note where there is none."""
-    last = files.environments[-1]
-    where = _device(device, str(last.get("device")), notes)
-    here = {
-        "deqcert": deqcert.__version__,
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "device": str(where),
-    }
-    other = [f"{name} {last.get(name)!r} there, {own!r} here" for name, own in here.items()
-             if last.get(name) != own]  # fmt: skip
-    if other:
-        notes.append(
-            f"the replay runs elsewhere than the run did ({', '.join(other)}): near ties may fall "
-            "otherwise, so a difference of a few draws need not mean that anybody meddled"
-        )
-    return certifier_of(files.configuration, model, device=str(where), batch_size=batch_size)
+    files: RunFiles, model: EquilibriumModel, device: str, batch_size: int | None
+) -> Certifier | DeterministicCertifier:
+    """Return the run's certifier."""
+    if is_deterministic(files.configuration):
+        return deterministic_certifier_of(files.configuration, model, batch_size=batch_size)
+    return certifier_of(files.configuration, model, device=device, batch_size=batch_size)
 
 
-def _device(given: str | None, recorded: str, notes: list[str]) -> torch.device:
-    """Return the device asked for, or that of the run, or the CPU where there is no such."""
-    try:
-        device = torch.device(given or recorded)
-    except RuntimeError as error:
-        if given:
-            raise ConfigurationError(f"device {given!r} is none that PyTorch knows") from error
-        device = torch.device("cpu")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        if given:
-            raise ConfigurationError("no GPU is available here")
-        notes.append("the run's GPU is not here: replayed on the CPU")
-        device = torch.device("cpu")
-    return device
-
-
-def _replay(certifier: Certifier, data: Dataset, chosen: list[Found], how: _How) -> _Replays:
+def _replay(
+    certifier: Certifier | DeterministicCertifier, data: Dataset, chosen: list[Found], how: _How
+) -> _Replays:
     """Replay the chosen records, whole or by draws."""
     result = _Replays()
     for done, item in enumerate(chosen):
@@ -292,14 +289,32 @@ def _replay(certifier: Certifier, data: Dataset, chosen: list[Found], how: _How)
         how.watch(done, len(chosen), f"image {index}")
         if index >= len(data):
             continue  # reported already
-        image = data[index].image
-        if how.draws is None:
-            result.problems += replay(certifier, image, item.place, item.record)
-            result.replayed.append(index)
+        if how.draws is None or not isinstance(certifier, Certifier):
+            _replay_whole(certifier, data[index].image, item, how.place, result)
             continue
         test = DrawTest(certifier, how.draws, how.seed, len(chosen))
-        problems, check = test.check(image, item.place, item.record)
+        problems, check = test.check(data[index].image, item.place, item.record)
         result.problems += problems
         result.draw_checks += [] if check is None else [check]
     how.watch(len(chosen), len(chosen), "")
     return result
+
+
+def _replay_whole(
+    certifier: Certifier | DeterministicCertifier,
+    image: Tensor,  # (C, H, W)
+    item: Found,
+    place: Elsewhere,
+    result: _Replays,
+) -> None:
+    """Make one record again, and note what differs."""
+    if isinstance(certifier, Certifier):
+        problems = list(replay(certifier, image, item.place, item.record))
+    else:
+        exact = place.exact
+        problems = list(certify_again(certifier, image, item.place, item.record, exact=exact))
+    if place.explains(problems):
+        note = margin_note(problems.pop())
+        result.notes += [] if note in result.notes else [note]
+    result.problems += problems
+    result.replayed.append(item.record["index"])

@@ -1,0 +1,183 @@
+"""The command ``certify``: parsing and wiring, as in `deqcert.cli`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from deqcert.cli_options import (
+    Alpha,
+    AuditSize,
+    BatchSize,
+    CertifyMethod,
+    Chains,
+    ConfigFile,
+    DataFolder,
+    DataName,
+    Device,
+    ModelName,
+    OptionalSigma,
+    Precision,
+    Reference,
+    Seed,
+    Serial,
+    Start,
+    Warmup,
+    parse_audit,
+)
+from deqcert.errors import ConfigurationError, unknown_name
+
+if TYPE_CHECKING:
+    from deqcert.models import EquilibriumModel
+    from deqcert.runners.base import AnyCertifier
+
+out = Console()
+err = Console(stderr=True)
+
+SMOOTHING = (
+    "sigma", "n0", "n", "alpha", "reference", "serial", "warmup", "start", "audit", "chains",
+    "device", "dtype", "seed",
+)  # fmt: skip
+"""Options of methods that draw noise, by their names in Python."""
+DETERMINISTIC = {
+    "lipschitz": ("solver",),
+    "interval": ("largest", "resolution", "steps", "within_pixels"),
+}
+"""Options of the methods that draw none."""
+
+
+def certify(
+    context: typer.Context,
+    data: DataName,
+    model: ModelName,
+    out_dir: Annotated[Path, typer.Option("--out", help="Run folder; resumed if it exists.")],
+    sigma: OptionalSigma = None,
+    split: Annotated[str, typer.Option(help="train or test.")] = "test",
+    skip: Annotated[int, typer.Option(help="Certify every skip-th image.")] = 1,
+    limit: Annotated[
+        int | None, typer.Option("--max", help="Certify at most so many images in all.")
+    ] = None,
+    n: Annotated[int, typer.Option(help="Estimation draws per image.")] = 10_000,
+    n0: Annotated[int, typer.Option(help="Selection (and pilot) draws per image.")] = 100,
+    alpha: Alpha = 0.001,
+    method: CertifyMethod = "srs",
+    reference: Reference = None,
+    serial: Serial = None,
+    warmup: Warmup = None,
+    start: Start = "previous",
+    audit: AuditSize = "auto",
+    chains: Chains = 400,
+    solver: Annotated[
+        str, typer.Option(help="lipschitz: how states are found; a worse solve shrinks radii.")
+    ] = "picard:500:1e-7",
+    largest: Annotated[
+        float, typer.Option(help="interval: radii are looked for up to this one, pixel units.")
+    ] = 0.5,
+    resolution: Annotated[
+        float, typer.Option(help="interval: to how much a radius is found, pixel units.")
+    ] = 1e-4,
+    steps: Annotated[
+        int, typer.Option(help="interval: steps of the bounds' solve; fewer shrink radii.")
+    ] = 50,
+    within_pixels: Annotated[
+        bool,
+        typer.Option(help="interval: against images with pixels in [0, 1] alone, or against all."),
+    ] = True,
+    batch_size: BatchSize = None,
+    runner: Annotated[str, typer.Option(help="How the work is spread: local.")] = "local",
+    device: Device = None,
+    dtype: Precision = "float32",
+    seed: Seed = None,
+    data_dir: DataFolder = None,
+    config: ConfigFile = None,
+) -> None:
+    """Certify images of a data set into a run folder, resumable at any time."""
+    del config
+    from deqcert.data import load_data
+    from deqcert.models import load_model
+    from deqcert.runners import certify_dataset
+    from deqcert.runners.console import console_watch
+
+    refuse_idle_options(context, method)
+    settings = {
+        "sigma": sigma,
+        "n0": n0,
+        "n": n,
+        "alpha": alpha,
+        "reference": reference,
+        "serial": serial,
+        "warmup": warmup,
+        "start": start,
+        "audit": parse_audit(audit),
+        "chains": chains,
+        "device": device,
+        "dtype": dtype,
+        "solver": solver,
+        "largest": largest,
+        "resolution": resolution,
+        "steps": steps,
+        "within_pixels": within_pixels,
+    }
+    certifier = make_certifier(load_model(model), method, settings, batch_size)
+    images = load_data(data, split=split, folder=data_dir)
+    with console_watch(method, err) as watch:
+        run = certify_dataset(
+            certifier,
+            images,
+            out=out_dir,
+            skip=skip,
+            limit=limit,
+            seed=seed,
+            runner=runner,
+            watch=watch,
+        )
+    out.print(f"{len(run.done)} records in {run.path}", highlight=False, soft_wrap=True)
+
+
+def refuse_idle_options(context: typer.Context, method: str) -> None:
+    """Refuse options that were given, on the command line or in a file, and would do nothing.
+
+    Raises:
+        UnknownNameError: No such method.
+        ConfigurationError: An option of another method, or no sigma where noise is drawn.
+    """
+    from deqcert.smoothing.methods import METHODS
+
+    if method not in (known := (*METHODS, *DETERMINISTIC)):
+        raise unknown_name("method", method, known)
+    own = DETERMINISTIC.get(method, SMOOTHING)
+    for others, whose in (
+        (SMOOTHING, "the methods that draw noise"),
+        *((names, f"method {name}") for name, names in DETERMINISTIC.items()),
+    ):
+        for name in others:
+            if name not in own and _given(context, name):
+                option = name.replace("_", "-")
+                raise ConfigurationError(f"--{option} is for {whose}, not for method {method}")
+    if method not in DETERMINISTIC and not _given(context, "sigma"):
+        raise ConfigurationError(f"method {method} needs --sigma, the noise it certifies under")
+
+
+def make_certifier(
+    model: EquilibriumModel, method: str, settings: Mapping[str, Any], batch_size: int | None
+) -> AnyCertifier:
+    """Return the certifier of a method, from all options by their names."""
+    from deqcert.deterministic import IntervalCertifier, LipschitzCertifier
+    from deqcert.smoothing import Certifier
+
+    if method not in DETERMINISTIC:
+        own = {name: settings[name] for name in SMOOTHING if name != "seed"}
+        return Certifier(model, method=method, batch_size=batch_size, **own)
+    own = {name: settings[name] for name in DETERMINISTIC[method]}
+    if batch_size is not None:
+        own["batch_size"] = batch_size
+    return (LipschitzCertifier if method == "lipschitz" else IntervalCertifier)(model, **own)
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
