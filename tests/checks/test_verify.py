@@ -164,6 +164,17 @@ def test_a_margin_of_other_code_is_a_note(runs, tmp_path: Path, change: dict, no
     assert len(said) == noted
 
 
+def test_every_session_of_a_run_counts(runs, tmp_path: Path):
+    """Records of an earlier session may have a margin of the code of that time."""
+    forged = with_another_margin(runs["standard"], tmp_path / "run")
+    last = forged.content["environments"][0]
+    forged.content["environments"].insert(0, {**last, "commit": "0" * 40})
+    forged.save()
+    found = verify(forged.path, model=MeansDEQ(), indices=[40])
+    assert found.clean, found.problems
+    assert any(f"commit '{'0' * 40}' there" in note for note in found.notes)
+
+
 def test_a_margin_of_an_unknown_version_is_a_note_but_no_excuse(runs, tmp_path: Path):
     forged = with_another_margin(runs["standard"], tmp_path / "run")
     del forged.content["environments"][0]["commit"]  # as runs were before it was recorded

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,34 +50,40 @@ class Elsewhere:
         return only_margin and not (self.same_code and self.exact)
 
 
-def compare_places(environment: Mapping[str, Any], device: str | None) -> Elsewhere:
-    """Compare the run's last environment with this one.
+def compare_places(environments: Sequence[Mapping[str, Any]], device: str | None) -> Elsewhere:
+    """Compare the places of a run's sessions with this one.
 
     Args:
-        environment: Facts in ``run.json``, any of which may be missing.
-        device: Device asked for; None takes that of the run, or the CPU where it is not here.
+        environments: Facts in ``run.json``, one table per place, any of which may be missing.
+        device: Device asked for; None takes that of the last session, or the CPU where it is not
+            here.
 
     Raises:
         ConfigurationError: A device that was asked for and is not here.
     """
-    where, notes = _device(device, str(environment.get("device")))
+    where, notes = _device(device, str(environments[-1].get("device")))
     here = {**software(), "device": str(where)}
-    names = [name for name in DECISIVE if name in environment or name not in YOUNGER]
     differences = tuple(
         f"{name} {environment.get(name)!r} there, {here[name]!r} here"
-        for name in names
-        if environment.get(name) != here[name]
+        for environment in environments
+        for name in DECISIVE
+        if environment.get(name) != here[name] and (name in environment or name not in YOUNGER)
     )
-    commit = environment.get("commit")
-    known = "commit" in environment and not (isinstance(commit, str) and commit.endswith(CHANGED))
-    same_code = known and all(environment.get(n) == here[n] for n in ("deqcert", "commit"))
     if differences:
         notes.append(
             f"the replay runs elsewhere than the run did ({', '.join(differences)}): near ties may "
             "fall otherwise, so a difference of a few draws, or of a deterministic radius's last "
             "digits, need not mean that anybody meddled"
         )
+    same_code = all(_same_code(environment, here) for environment in environments)
     return Elsewhere(where, differences, same_code, tuple(notes))
+
+
+def _same_code(environment: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether a session surely ran the code that is here."""
+    if "commit" not in environment or str(environment["commit"]).endswith(CHANGED):
+        return False
+    return all(environment.get(name) == here[name] for name in ("deqcert", "commit"))
 
 
 def margin_note(problem: Problem) -> str:

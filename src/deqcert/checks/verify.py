@@ -114,7 +114,7 @@ def verify(
         if unfit:
             notes.append(f"nothing was replayed: {RUN} is not that of a run ({unfit[0]})")
         elif subject is not None and images is not None:
-            place = compare_places(files.environments[-1], device)
+            place = compare_places(files.environments, device)
             how = _How(draws, seed, watch or (lambda done, total, what: None), place)
             certifier = _certifier(files, subject, str(place.device), batch_size)
             result = _replay(certifier, images, chosen, how)
