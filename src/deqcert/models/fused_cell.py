@@ -18,13 +18,16 @@ from deqcert.models.fast_part import FastPart
 from deqcert.models.fast_part import array as _array
 from deqcert.models.fast_part import last as _last
 from deqcert.models.mdeq_cell import Fusion, MDEQCell, ResidualBlock
+from deqcert.models.winograd import winograd
 from deqcert.solvers.row_chunks import GRAIN, for_chunks
 
 _LAST = torch.channels_last
 _CHUNK_BYTES = 8 << 20
 """Size of the widest tensor of a chunk: small enough to be in a cache when the next layer reads it,
 and not to come from fresh pages; large enough for the calls to cost little beside the work."""
-_CHUNK_ROWS = 512
+_CHUNK_ROWS = (64, 512)
+"""Least and most rows of a chunk: with fewer, small images leave matrix products too low. A block
+whose widest tensor is too large then takes its rows in parts."""
 _NARROW = 8
 """Output channels up to which two pixels share one vector register of 16 numbers."""
 
@@ -108,11 +111,9 @@ class FusedCell(FastPart):
             out[0].copy_(blocks[0])
 
     def _chunk_rows(self, parts: list[Tensor]) -> int:
-        widest = max(
-            block.expansion * part[0].numel() * part.element_size()
-            for block, part in zip(self._blocks, parts, strict=False)
-        )
-        return min(_CHUNK_ROWS, max(1, _CHUNK_BYTES // (widest * GRAIN)) * GRAIN)
+        least, most = _CHUNK_ROWS
+        fits = (block.rows_at_once(z) for block, z in zip(self._blocks, parts, strict=False))
+        return min(most, max(least, min(fits)))
 
 
 class _Conv:
@@ -126,8 +127,11 @@ class _Conv:
         self.pairs = None
         if conv.kernel_size == (3, 3) and self.stride == (1, 1) and len(self.weight) <= _NARROW:
             self.pairs = _pair(self.weight)
+        self.winograd = winograd(conv, dtype)
 
     def __call__(self, x: Tensor) -> Tensor:  # (rows, in, H, W) -> (rows, out, H', W')
+        if self.winograd is not None and self.winograd.serves(x):
+            return self.winograd(x)
         if self.pairs is None or x.shape[3] % 2:
             return _last(F.conv2d(x, self.weight, None, self.stride, self.padding))
         y = _last(F.conv2d(x, self.pairs, None, (1, 2), self.padding))
@@ -169,7 +173,20 @@ class _Block:
         self.norms = [_Norm(norm) for norm in (block.norm1, block.norm2, block.norm3)]
         self.expansion = len(self.conv1.weight) // len(self.conv2.weight)
 
+    def rows_at_once(self, z: Tensor) -> int:  # (rows, c, H, W)
+        """Return how many rows, a multiple of `GRAIN`, keep the widest tensor in a cache."""
+        widest = self.expansion * z[0].numel() * z.element_size()
+        return max(1, _CHUNK_BYTES // (widest * GRAIN)) * GRAIN
+
     def __call__(self, z: Tensor, injection: Tensor | None) -> Tensor:  # shapes (rows, c, H, W)
+        step = self.rows_at_once(z)
+        if len(z) <= step:
+            return self._rows(z, injection)
+        parts = [slice(low, low + step) for low in range(0, len(z), step)]
+        made = [self._rows(z[p], None if injection is None else injection[p]) for p in parts]
+        return _last(torch.cat(made))
+
+    def _rows(self, z: Tensor, injection: Tensor | None) -> Tensor:
         first, second, third = self.norms
         wide = self.conv1(z)
         _norm_relu(wide, first)
