@@ -10,6 +10,7 @@ import torch
 
 from deqcert.checks import AttackSpec, attack_run
 from deqcert.checks.pgd import project_linf
+from deqcert.errors import ConfigurationError
 from deqcert.models import MonDEQ
 from tests.checks.runs import Forgery, make_deterministic_run, monotone_model
 
@@ -66,6 +67,12 @@ def test_a_radius_too_large_is_refuted(runs, tmp_path: Path, method: str):
     forged.save()
     found = attack_run(forged.path, model=model_of(method), spec=SPEC, seed=0)
     assert len(found.fallen_inside) > 0.7 * len(found.images)
+
+
+def test_another_device_is_refused(runs):
+    with pytest.raises(ConfigurationError, match="on the CPU, not on 'cuda'"):
+        attack_run(runs["interval"], model=model_of("interval"), device="cuda")
+    assert not (runs["interval"] / "attack").exists()
 
 
 def test_linf_shifts_stay_in_their_box_and_in_the_image():

@@ -155,6 +155,10 @@ def _attacker(
 ) -> tuple[Callable[[int], _Attacker | CertainAttacker], dict[str, Any]]:
     """Return what makes the run's attacker from a seed, and the settings that it has."""
     if is_deterministic(folder.configuration):
+        if device not in (None, "cpu"):
+            raise ConfigurationError(
+                f"attacks on deterministic runs are judged in float64 on the CPU, not on {device!r}"
+            )
         settings = {"distances": spec.distances, "steps": spec.steps}
         norm = folder.configuration["norm"]
         return lambda seed: CertainAttacker(model, norm=norm, seed=seed, **settings), settings
