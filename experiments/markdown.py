@@ -228,7 +228,11 @@ def _notes(results: Results) -> str:
     kinds = {kind for line in results.lines for kind in line.guarantees or ()}
     notes = [f"{_guarantee({kind: 1})}: {WORDS[kind]}." for kind in sorted(kinds)]
     notes += [f"{line.title}: {line.note}." for line in results.lines if line.note]
-    notes += [f"{line.title}: {line.status}." for line in results.lines if " of " in line.status]
+    missing: dict[str, list[str]] = {}
+    for line in results.lines:
+        if " of " in line.status:
+            missing.setdefault(line.status, []).append(line.name)
+    notes += [f"{status}: {', '.join(names)}." for status, names in missing.items()]
     if any(
         line.method == "srs" and "standard" in (line.guarantees or ()) for line in results.lines
     ):

@@ -228,7 +228,9 @@ def differences(results: Results) -> list[tuple[Any, Any]]:
 
 
 def audited(results: Results) -> dict[str, Any]:
-    """Return the gaps of each row of which draws were audited."""
+    """Return the gaps of each row of which draws were audited, in studies that compare rows."""
+    if not results.study.pairs:
+        return {}
     rows = {line.name for line in results.lines if line.method in ("srs", "srs-paper")}
     found = {name: gaps(rows_) for name, rows_ in results.records.items() if name in rows}
     return {name: gap for name, gap in found.items() if gap.images}
