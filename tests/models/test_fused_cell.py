@@ -263,6 +263,16 @@ def test_a_large_image_is_cut_into_small_chunks():
     )
     fast = inference_copy(MDEQ(config))
     state, (top, _) = _start(MDEQ(config), 16, SINGLE)
-    assert fast.f._chunk_rows([*state, top]) == 16
-    assert fast.f._chunk_rows([part[:, :, :32, :16] for part in (*state, top)]) == 48
+    assert fast.f._chunk_rows([*state, top]) == 32
+    assert fast.f._chunk_rows([part[:, :, :32, :16] for part in (*state, top)]) == 64
     assert fast.f._chunk_rows([part[:, :, :8, :8] for part in (*state, top)]) == 400
+
+
+def test_a_wide_block_takes_its_rows_in_parts(monkeypatch):
+    fast = inference_copy(_model("mdeq-small"))
+    state, (top, _) = _start(fast, 48, SINGLE)
+    whole = fast.cell(state, (top, None))
+    monkeypatch.setattr(fused_cell_module, "_CHUNK_BYTES", 1 << 20)
+    assert fast.f._chunk_rows([*state, top]) == 32
+    assert fused_cell_module._rows_at_once(state[0], 5) == 16
+    _same(fast.cell(state, (top, None)), whole)

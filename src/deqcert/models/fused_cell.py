@@ -14,22 +14,21 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from deqcert.models.fast_conv import FastConv
 from deqcert.models.fast_part import FastPart
 from deqcert.models.fast_part import array as _array
 from deqcert.models.fast_part import last as _last
 from deqcert.models.mdeq_cell import Fusion, MDEQCell, ResidualBlock
-from deqcert.models.winograd import winograd
 from deqcert.solvers.row_chunks import GRAIN, for_chunks
 
 _LAST = torch.channels_last
 _CHUNK_BYTES = 8 << 20
 """Size of the widest tensor of a chunk: small enough to be in a cache when the next layer reads it,
 and not to come from fresh pages; large enough for the calls to cost little beside the work."""
-_CHUNK_ROWS = (64, 512)
-"""Least and most rows of a chunk: with fewer, small images leave matrix products too low. A block
-whose widest tensor is too large then takes its rows in parts."""
-_NARROW = 8
-"""Output channels up to which two pixels share one vector register of 16 numbers."""
+_CHUNK_ROWS = 512
+_ENOUGH_ROWS = 64
+"""With fewer rows, small images leave matrix products too low: up to so many are taken if the states
+fit, and a block whose widest tensor is too large takes its rows in parts."""
 
 
 def fused_cell(cell: MDEQCell, dtype: torch.dtype) -> nn.Module:
@@ -111,46 +110,15 @@ class FusedCell(FastPart):
             out[0].copy_(blocks[0])
 
     def _chunk_rows(self, parts: list[Tensor]) -> int:
-        least, most = _CHUNK_ROWS
-        fits = (block.rows_at_once(z) for block, z in zip(self._blocks, parts, strict=False))
-        return min(most, max(least, min(fits)))
+        narrow = min(_rows_at_once(z) for z in parts)
+        wide = min(_rows_at_once(z, b.expansion) for b, z in zip(self._blocks, parts, strict=False))
+        return min(_CHUNK_ROWS, max(wide, min(narrow, _ENOUGH_ROWS)))
 
 
-class _Conv:
-    """A convolution without bias, its weight in the memory order the input comes in."""
-
-    def __init__(self, conv: nn.Module, dtype: torch.dtype) -> None:
-        assert isinstance(conv, nn.Conv2d)
-        assert conv.bias is None
-        self.weight = conv.weight.detach().to(dtype, memory_format=_LAST, copy=True)
-        self.stride, self.padding = conv.stride, conv.padding
-        self.pairs = None
-        if conv.kernel_size == (3, 3) and self.stride == (1, 1) and len(self.weight) <= _NARROW:
-            self.pairs = _pair(self.weight)
-        self.winograd = winograd(conv, dtype)
-
-    def __call__(self, x: Tensor) -> Tensor:  # (rows, in, H, W) -> (rows, out, H', W')
-        if self.winograd is not None and self.winograd.serves(x):
-            return self.winograd(x)
-        if self.pairs is None or x.shape[3] % 2:
-            return _last(F.conv2d(x, self.weight, None, self.stride, self.padding))
-        y = _last(F.conv2d(x, self.pairs, None, (1, 2), self.padding))
-        rows, _, height, width = x.shape
-        # In memory the two pixels of a pair lie beside each other as they should.
-        pixels = y.permute(0, 2, 3, 1).view(rows, height, width, len(self.weight))
-        return pixels.permute(0, 3, 1, 2)
-
-
-def _pair(weight: Tensor) -> Tensor:  # (out, in, 3, 3) -> (2 * out, in, 3, 4)
-    """Return the weight that computes two neighbouring pixels as channels of one, at stride 2.
-
-    A third more arithmetic, of which zeros, but twice as many channels to fill registers with.
-    """
-    out, count, _, _ = weight.shape
-    pairs = weight.new_zeros(2, out, count, 3, 4)
-    pairs[0, :, :, :, :3] = weight
-    pairs[1, :, :, :, 1:] = weight
-    return pairs.flatten(0, 1).contiguous(memory_format=_LAST)
+def _rows_at_once(z: Tensor, widened: int = 1) -> int:  # (rows, c, H, W)
+    """Return how many rows, a multiple of `GRAIN`, keep tensors of that many times c small."""
+    size = widened * z[0].numel() * z.element_size()
+    return max(1, _CHUNK_BYTES // (size * GRAIN)) * GRAIN
 
 
 class _Norm:
@@ -169,17 +137,12 @@ class _Block:
     """`ResidualBlock`: two convolutions and two kernels."""
 
     def __init__(self, block: ResidualBlock, dtype: torch.dtype) -> None:
-        self.conv1, self.conv2 = _Conv(block.conv1, dtype), _Conv(block.conv2, dtype)
+        self.conv1, self.conv2 = FastConv(block.conv1, dtype), FastConv(block.conv2, dtype)
         self.norms = [_Norm(norm) for norm in (block.norm1, block.norm2, block.norm3)]
         self.expansion = len(self.conv1.weight) // len(self.conv2.weight)
 
-    def rows_at_once(self, z: Tensor) -> int:  # (rows, c, H, W)
-        """Return how many rows, a multiple of `GRAIN`, keep the widest tensor in a cache."""
-        widest = self.expansion * z[0].numel() * z.element_size()
-        return max(1, _CHUNK_BYTES // (widest * GRAIN)) * GRAIN
-
     def __call__(self, z: Tensor, injection: Tensor | None) -> Tensor:  # shapes (rows, c, H, W)
-        step = self.rows_at_once(z)
+        step = _rows_at_once(z, self.expansion)
         if len(z) <= step:
             return self._rows(z, injection)
         parts = [slice(low, low + step) for low in range(0, len(z), step)]
@@ -211,7 +174,7 @@ class _Path:
 
     def __init__(self, path: nn.Module, dtype: torch.dtype) -> None:
         assert isinstance(path, nn.Sequential)
-        self.convs = [_Conv(part, dtype) for part in path if isinstance(part, nn.Conv2d)]
+        self.convs = [FastConv(part, dtype) for part in path if isinstance(part, nn.Conv2d)]
         self.norms = [_Norm(part) for part in path if isinstance(part, nn.GroupNorm)]
 
     def __call__(self, x: Tensor) -> Tensor:  # (rows, c_from, H, W) -> (rows, c_to, H', W')
@@ -234,7 +197,7 @@ class _Fusion:
         last = [path.norms[-1] for path in self.paths.values()]
         self.weights = np.stack([norm.affine for norm in last])  # (S, 2, C)
         self.groups, self.eps = last[0].groups, last[0].eps
-        self.conv, self.norm = _Conv(fusion.conv, dtype), _Norm(fusion.norm)
+        self.conv, self.norm = FastConv(fusion.conv, dtype), _Norm(fusion.norm)
 
     def __call__(self, blocks: list[Tensor], to: Tensor) -> None:
         base = blocks[self.into]
