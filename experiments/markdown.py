@@ -261,6 +261,17 @@ def _about_sizes(results: Results) -> list[str]:
             f"n = {n:,} draws, alpha = {alpha:g} per image, sigma = {sigma:g}: no radius above "
             f"{int(1000 * most) / 1000:.3f} can be certified."
         )
+    audits = {
+        (line.settings["audit"], line.settings["alpha"], line.settings["sigma"])
+        for line in results.lines
+        if line.images and line.method == "srs" and type(line.settings.get("audit")) is int
+    }
+    for drawn, alpha, sigma in sorted(audits):
+        most = certified_radius(alpha ** (1 / drawn), sigma)
+        notes.append(
+            f"{drawn:,} audited draws, alpha = {alpha:g}, sigma = {sigma:g}: `srs` certifies no "
+            f"radius above {int(1000 * most) / 1000:.3f}, were all labels right (alpha^(1/K))."
+        )
     certified = {frozenset(record["index"] for record in rows) for rows in results.records.values()}
     if len(certified) > 1:
         notes.append("WARNING: not all rows are about the same images; see `images`.")

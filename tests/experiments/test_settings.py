@@ -74,6 +74,21 @@ def test_every_configuration_names_only_what_exists(name: str, preset: str):
     assert {row.published for row in (*study.rows, *study.claims)} - {None} <= titles
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_rows_that_share_a_run_have_the_same_settings(preset: str):
+    shared: dict[str, list] = {}
+    for name in available():
+        study = read_study(name, preset)
+        for row in study.rows:
+            if row.shared:
+                run = (study.data, study.seed, row.model, smoothing_settings(row), row.skip)
+                shared.setdefault(row.shared, []).append((*run, row.limit))
+    assert len(shared) == 4
+    for name, runs in shared.items():
+        assert len(runs) >= 3, name
+        assert all(run == runs[0] for run in runs), name
+
+
 @pytest.mark.parametrize("name", available())
 def test_the_full_preset_has_the_published_sizes_and_the_small_one_fifty_images(name: str):
     small, full = (read_study(name, preset) for preset in PRESETS)

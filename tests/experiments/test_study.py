@@ -131,6 +131,9 @@ def test_the_table_has_the_numbers_of_the_records(whole):
         if line.startswith(("| paper |", "| released |")):
             assert "**NO GUARANTEE**" in line
     assert "| cold | " in printed
+    # No more than 0.5 Phi^-1(0.01^(1/100)) = 0.8476 from 100 audited draws at alpha = 0.01.
+    assert "100 audited draws, alpha = 0.01, sigma = 0.5: `srs` certifies no radius" in printed
+    assert "above 0.847, were all labels right" in printed
     assert "| *published: MDEQ-30A* | *62* | *50* | *38* |" in printed
     assert printed.rstrip() == (out / "table.md").read_text().rstrip()
 
@@ -191,7 +194,11 @@ def test_stopped_and_resumed_equals_uninterrupted(whole, tmp_path):
     for row in ("cold", "warm"):
         assert timeless(parts, row) == timeless(whole[0], row)
     before = (parts / "runs" / "cold" / "records.jsonl").read_bytes()
+    (parts / "table.md").unlink()
     run(parts, *rows)  # nothing is left to do
+    assert (parts / "table.md").exists()
+    run(parts, "--table", "--limit", "1")
+    assert table(parts)["cold"]["images"] == 3
     assert (parts / "runs" / "cold" / "records.jsonl").read_bytes() == before
 
 
