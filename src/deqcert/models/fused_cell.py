@@ -27,8 +27,8 @@ _CHUNK_BYTES = 8 << 20
 and not to come from fresh pages; large enough for the calls to cost little beside the work."""
 _CHUNK_ROWS = 512
 _ENOUGH_ROWS = 64
-"""With fewer rows, small images leave matrix products too low: up to so many are taken if the states
-fit, and a block whose widest tensor is too large takes its rows in parts."""
+"""With fewer rows, small images leave matrix products too low: up to so many are taken if the
+states fit, and a block whose widest tensor is too large takes its rows in parts."""
 
 
 def fused_cell(cell: MDEQCell, dtype: torch.dtype) -> nn.Module:
