@@ -9,7 +9,9 @@ from torch import nn
 
 from deqcert.errors import ConfigurationError
 from deqcert.models.equilibrium import EquilibriumModel
-from deqcert.models.fused_cell import FusedCell, fused_cell
+from deqcert.models.fast_part import FastPart
+from deqcert.models.fused_cell import fused_cell
+from deqcert.models.fused_ends import fused_end
 from deqcert.models.layers import Logits, fold_batch_norm
 from deqcert.models.mdeq_cell import MDEQCell
 
@@ -23,9 +25,9 @@ def inference_copy(
     """Return a folded copy of `model` in eval mode; the model itself is left as it is.
 
     Every submodule with a `fold()` method gives way to what that returns, and inside an
-    `nn.Sequential` a convolution followed by BatchNorm becomes one convolution. On the CPU the cell
-    of an MDEQ gives way to its fast form (`fused_cell`), if numba is there. All are exact up to
-    rounding.
+    `nn.Sequential` a convolution followed by BatchNorm becomes one convolution. On the CPU cell,
+    stem and head of an MDEQ give way to their fast forms (`fused_cell`, `fused_ends`), if numba is
+    there. All are exact up to rounding.
 
     Args:
         model: Any equilibrium model.
@@ -41,7 +43,7 @@ def inference_copy(
     if stubborn:
         raise ConfigurationError(f"eval() must reach all modules, but {stubborn[0]!r} still trains")
     _fold_children(folded)
-    _fuse_cells(folded, dtype, device)
+    _fuse(folded, dtype, device)
     exact = copy.deepcopy([part for part in folded.modules() if isinstance(part, Logits)])
     folded = folded.to(device=device, dtype=dtype)
     if dtype in (torch.bfloat16, torch.float16):
@@ -56,23 +58,20 @@ def _restore_logits(model: nn.Module, exact: list[Logits]) -> None:
         layer.float().load_state_dict(before.state_dict())
 
 
-def _fuse_cells(
-    model: nn.Module, dtype: torch.dtype | None, device: torch.device | str | None
-) -> None:
-    """Replace cells that have a faster form for this precision and device."""
+def _fuse(model: nn.Module, dtype: torch.dtype | None, device: torch.device | str | None) -> None:
+    """Replace parts that have a faster form for this precision and device."""
     like = next(model.parameters(), torch.empty(0))
     if torch.device(device or like.device).type != "cpu":
         return
-    cells = [
-        (parent, name, child)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if type(child) is MDEQCell
-    ]
-    for parent, name, cell in cells:
-        setattr(parent, name, fused_cell(cell, dtype or like.dtype))
-    if any(isinstance(part, FusedCell) for part in model.modules()):
-        # What the cell is given lies in memory as it needs it.
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            wanted = dtype or like.dtype
+            is_cell = type(child) is MDEQCell
+            fast = fused_cell(child, wanted) if is_cell else fused_end(child, wanted)
+            if fast is not child:
+                setattr(parent, name, fast)
+    if any(isinstance(part, FastPart) for part in model.modules()):
+        # What the parts are given lies in memory as they need it.
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
