@@ -82,7 +82,20 @@ PARTS = (
         quick="--models mdeq-digits-s050 mdeq-small-s050 --batch-sizes 64 400 --batches 1",
         keeps=True,
     ),
-    Part(name="cost_against_n", script="cost_against_n.py", full="", quick=None),
+    Part(
+        name="cost_against_n",
+        script="cost_against_n.py",
+        full="",
+        quick="--model mdeq-digits-s050 --sigma 0.5 --draws 1000 5000",
+    ),
+    Part(
+        name="steps_per_draw",
+        script="steps_per_draw.py",
+        full="mdeq-digits-s025 mdeq-digits-s050 mdeq-small-s050",
+        quick="mdeq-digits-s050 --images 20 --copies 4 --serial-images 2 --draws 100",
+        out="{name}",
+        keeps=True,
+    ),
 )
 
 

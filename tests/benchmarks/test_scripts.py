@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +89,28 @@ def test_suite_keeps_what_is_there(tmp_path, call, monkeypatch):
 def test_suite_names_scripts_that_are_there():
     for part in suite.PARTS:
         assert (suite.HERE / part.script).exists()
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_suite_gives_options_that_its_scripts_take(monkeypatch, quick):
+    class UnderstoodError(Exception):
+        """Raised in place of the measurement."""
+
+    parse = argparse.ArgumentParser.parse_args
+
+    def only_parse(parser):
+        parse(parser)
+        raise UnderstoodError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", only_parse)
+    options = argparse.Namespace(quick=quick, threads=1, again=True)
+    for part in suite.PARTS:
+        if quick and part.quick is None:
+            continue
+        line = suite.command(part, Path("bench"), options)
+        monkeypatch.setattr("sys.argv", line[1:])
+        with pytest.raises(UnderstoodError):
+            importlib.import_module(Path(part.script).stem).main()
 
 
 def test_document_holds_the_tables_of_the_committed_results():
