@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from deqcert.solvers import compiled, solve
-from deqcert.solvers.anderson import _combine
+from deqcert.solvers.anderson import _combine, mixing_weights
 from deqcert.solvers.reduce import row_changes, window_dots, window_width
 
 pytest.importorskip("numba")
@@ -74,6 +74,25 @@ def test_weighted_sums_are_rounded_once(features: int, dtype: torch.dtype, witho
         # Half the distance of two numbers, and what float32 sums are off by.
         near = torch.finfo(dtype).eps / 2 * exact.abs() * 1.001 + 1e-6
         assert ((found.double() - exact).abs() <= near).all()
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("size", [1, 2, 6])
+@pytest.mark.parametrize("rows", [5, 16, 700])
+def test_weights_agree_with_plain_ones(size: int, rows: int, without):
+    g = torch.Generator().manual_seed(5)
+    residuals = torch.randn(rows, size, 40, generator=g, dtype=torch.float64)
+    residuals[-1, 0] = 0  # at its fixed point
+    residuals[rows // 2, size // 2 :] = residuals[rows // 2, :1]  # dependent pairs
+    residuals[rows // 3, -1] = torch.nan
+    gram, eps = residuals @ residuals.mT, torch.finfo(torch.float32).eps
+    weights, plain = (run(lambda: mixing_weights(gram, 1e-4, eps)) for run in (_as_it_is, without))
+    torch.testing.assert_close(weights, plain, rtol=1e-9, atol=1e-9, equal_nan=True)
+    assert torch.equal(mixing_weights(gram[-1:], 1e-4, eps), weights[-1:])
+
+
+def _as_it_is(work):
+    return work()
 
 
 @pytest.mark.usefixtures("_threads")

@@ -155,6 +155,9 @@ def mixing_weights(
     the residuals. A row whose newest residual is zero takes the newest pair alone.
     """
     rows, size, _ = gram.shape
+    weights = gram.new_empty((size, rows))
+    if compiled.eliminate(gram.permute(1, 2, 0), ridge, eps, weights):
+        return weights.t()
     # The batch innermost: every operation below runs along it. A kernel may round the rest that
     # does not fill its vectors in another way, so that the batch is filled up to whole ones.
     system = gram.new_ones((size, size + 1, -(-rows // _VECTORS) * _VECTORS))

@@ -15,6 +15,8 @@ from deqcert.solvers.row_chunks import for_chunks
 _TYPES = (torch.float32, torch.bfloat16)
 _ROWS = 64
 """Rows a thread takes at once."""
+_SYSTEMS = 512
+"""The same, where a row is a small system of equations."""
 
 
 @lru_cache(maxsize=1)
@@ -65,6 +67,21 @@ def changes(
         return False
     arguments = _array(x), _array(y), out.numpy()
     for_chunks(lambda low, high: kernels.changes(*arguments, low, high), len(x), _ROWS)
+    return True
+
+
+def eliminate(
+    gram: Tensor,  # shape: (P, P, B), float64
+    ridge: float,
+    eps: float,
+    out: Tensor,  # shape: (P, B), float64
+) -> bool:
+    """Write what `anderson.mixing_weights` returns; return whether that was possible."""
+    kernels = _kernels() if gram.device.type == "cpu" else None
+    if kernels is None:
+        return False
+    arguments = gram.numpy(), ridge, eps, out.numpy()
+    for_chunks(lambda low, high: kernels.eliminate(*arguments, low, high), out.shape[1], _SYSTEMS)
     return True
 
 

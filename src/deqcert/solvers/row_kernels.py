@@ -23,6 +23,7 @@ _OPTIONS: dict[str, Any] = {
     "error_model": "numpy",
 }
 _PIECE = 512  # numbers summed at once: they stay in the first-level cache
+_LANES = 16  # small systems solved at once, one per place of two vectors of float64
 
 
 def _kernel(function: Callable[..., None]) -> Any:
@@ -135,3 +136,52 @@ def changes(x, y, out, low, high):
                 size += value * value
             out[0, row] += change
             out[1, row] += size
+
+
+@_kernel
+def eliminate(gram, ridge, eps, out, low, high):
+    """Write the solution of (gram + ridge I) a ~ 1, scaled to sum 1, of rows low..high-1.
+
+    `gram`: (P, P, B); `out`: (P, B); both float64. The rules are those of `mixing_weights`.
+    """
+    size = gram.shape[0]
+    system, right = np.empty((size, size, _LANES)), np.empty((size, _LANES))
+    smallest, inverses = np.empty((size, _LANES)), np.empty((size, _LANES))
+    factor, total = np.empty(_LANES), np.empty(_LANES)
+    for start in range(low, high, _LANES):
+        count = min(_LANES, high - start)
+        system[:] = 1.0  # the lanes left over: all run along, so that a row meets the same code
+        for i in range(size):
+            for k in range(size):
+                for b in range(count):
+                    system[i, k, b] = gram[i, k, start + b]
+        for i in range(size):
+            for b in range(_LANES):
+                system[i, i, b] += ridge
+                smallest[i, b] = 8.0 * eps * system[i, i, b]
+                right[i, b] = 1.0
+        for j in range(size):
+            for b in range(_LANES):
+                pivot = system[j, j, b]
+                inverses[j, b] = 0.0 if pivot <= smallest[j, b] else 1.0 / pivot
+            for i in range(size):
+                if i == j:
+                    continue
+                for b in range(_LANES):
+                    factor[b] = system[i, j, b] * inverses[j, b]
+                    right[i, b] -= factor[b] * right[j, b]
+                for k in range(j + 1, size):
+                    for b in range(_LANES):
+                        system[i, k, b] -= factor[b] * system[j, k, b]
+        total[:] = 0.0
+        for j in range(size):
+            for b in range(_LANES):
+                right[j, b] *= inverses[j, b]
+                total[b] += right[j, b]
+        for b in range(count):
+            vanished = gram[0, 0, start + b] == 0.0
+            for j in range(size):
+                share = right[j, b] / total[b]
+                if vanished:
+                    share = 1.0 if j == 0 else 0.0
+                out[j, start + b] = share
