@@ -28,6 +28,17 @@ def test_chunks_cover_all_rows_once(rows, most, threads):
         assert len(parts) >= threads
 
 
+def test_no_rows_are_no_chunks():
+    assert chunks(0, 64, 2) == []
+
+
+@pytest.mark.parametrize(("rows", "most", "threads"), [(400, 96, 2), (512, 96, 3), (192, 64, 2)])
+def test_threads_have_equal_work(rows, most, threads):
+    parts = chunks(rows, most, threads)
+    assert len(parts) % threads == 0
+    assert max(high - low for low, high in parts) - min(high - low for low, high in parts) <= GRAIN
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_every_row_is_done_by_a_thread_that_computes_alone(threads, count):
     threads(count)

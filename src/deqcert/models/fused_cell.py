@@ -19,7 +19,7 @@ from deqcert.models.fast_part import FastPart
 from deqcert.models.fast_part import array as _array
 from deqcert.models.fast_part import last as _last
 from deqcert.models.mdeq_cell import Fusion, MDEQCell, ResidualBlock
-from deqcert.solvers.row_chunks import GRAIN, for_chunks
+from deqcert.solvers.row_chunks import GRAIN, chunks, for_chunks
 
 _LAST = torch.channels_last
 _CHUNK_BYTES = 8 << 20
@@ -142,10 +142,9 @@ class _Block:
         self.expansion = len(self.conv1.weight) // len(self.conv2.weight)
 
     def __call__(self, z: Tensor, injection: Tensor | None) -> Tensor:  # shapes (rows, c, H, W)
-        step = _rows_at_once(z, self.expansion)
-        if len(z) <= step:
+        parts = [slice(*part) for part in chunks(len(z), _rows_at_once(z, self.expansion), 1)]
+        if len(parts) == 1:
             return self._rows(z, injection)
-        parts = [slice(low, low + step) for low in range(0, len(z), step)]
         made = [self._rows(z[p], None if injection is None else injection[p]) for p in parts]
         return _last(torch.cat(made))
 

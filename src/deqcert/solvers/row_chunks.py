@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 
@@ -20,15 +21,19 @@ GRAIN = 16
 
 
 def chunks(rows: int, most: int, threads: int) -> list[tuple[int, int]]:
-    """Return (first, past the last) of each chunk: at most `most` rows, one per thread at least.
+    """Return (first, past the last) of each chunk: at most `most` rows, equally many per thread.
 
-    >>> chunks(100, most=64, threads=1), chunks(96, most=64, threads=2)
-    ([(0, 64), (64, 100)], [(0, 48), (48, 96)])
+    >>> chunks(100, most=64, threads=1), chunks(400, most=96, threads=2)[:3]
+    ([(0, 64), (64, 100)], [(0, 80), (80, 144), (144, 208)])
     """
-    share = -(-rows // (GRAIN * threads)) * GRAIN
-    parts = -(-share // most)  # of each thread's share, as even as the grain allows
-    size = min(most, -(-share // (GRAIN * parts)) * GRAIN)
-    return [(low, min(rows, low + size)) for low in range(0, rows, size)]
+    if rows == 0:
+        return []
+    grains = -(-rows // GRAIN)
+    rounds = -(-grains // (threads * max(1, most // GRAIN)))
+    count = min(grains, rounds * threads)
+    size, larger = divmod(grains, count)
+    ends = [GRAIN * (size * k + min(k, larger)) for k in range(count + 1)]
+    return [(low, min(rows, high)) for low, high in pairwise(ends)]
 
 
 def for_chunks(work: Callable[[int, int], None], rows: int, most: int) -> None:
