@@ -38,6 +38,9 @@ STYLE: dict[Any, Any] = {
 }
 
 
+_FEW_CURVES = 2
+
+
 class MissingMatplotlibError(DeqcertError):
     """matplotlib is not installed; the message says how to get it."""
 
@@ -167,4 +170,7 @@ def _dress(axes: Axes, *, end: float, title: str, norm: str) -> None:
     axes.set_title(title, loc="left")
     axes.grid(axis="y", color="#E3E3E3", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, loc="best", handlelength=3.6)
+    if len(axes.lines) <= _FEW_CURVES:
+        axes.legend(frameon=False, loc="best", handlelength=3.6)
+    else:  # no corner is free of that many curves
+        axes.figure.legend(frameon=False, loc="outside lower center", ncols=2, handlelength=3.6)
