@@ -46,9 +46,24 @@ def test_labels_units_and_legend() -> None:
     assert "pixel units" in axes.get_xlabel()
     assert axes.get_ylabel() == "certified accuracy at $r$ (%)"
     assert axes.get_title(loc="left") == "digits test"
-    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    names = [text.get_text() for text in _legend(axes).get_texts()]
     assert names == ["standard", r" _paper \$1 (no guarantee)", "nothing"]
     assert axes.get_ylim() == (0, 100)
+
+
+def _legend(axes):
+    """Two curves have theirs inside the axes, more below them."""
+    inside = axes.get_legend()
+    return axes.figure.legends[0] if inside is None else inside
+
+
+def test_few_curves_have_their_legend_inside() -> None:
+    assert figure(STANDARD, PAPER).axes[0].get_legend() is not None
+    many = figure(*[STANDARD] * 3)
+    assert many.axes[0].get_legend() is None
+    many.draw_without_rendering()
+    below = many.legends[0].get_window_extent()
+    assert below.y1 < many.axes[0].get_window_extent().y0, "no curve lies under it"
 
 
 def test_curves_differ_without_colour() -> None:
@@ -56,7 +71,7 @@ def test_curves_differ_without_colour() -> None:
         plots.Curve(name=str(k), guarantee="standard", correct_radii=(0.5, 1.0), images=2)
         for k in range(5)
     ]
-    handles = figure(*curves).axes[0].get_legend().legend_handles
+    handles = _legend(figure(*curves).axes[0]).legend_handles
     drawn = {(handle._dash_pattern[1] and tuple(handle._dash_pattern[1])) for handle in handles}
     assert len(drawn) == 5
     assert len({handle.get_marker() for handle in handles}) == 5

@@ -170,7 +170,7 @@ def _dress(axes: Axes, *, end: float, title: str, norm: str) -> None:
     axes.set_title(title, loc="left")
     axes.grid(axis="y", color="#E3E3E3", linewidth=0.8)
     axes.set_axisbelow(True)
-    if len(axes.lines) <= _FEW_CURVES:
+    if len(axes.get_legend_handles_labels()[1]) <= _FEW_CURVES:
         axes.legend(frameon=False, loc="best", handlelength=3.6)
     else:  # no corner is free of that many curves
         axes.figure.legend(frameon=False, loc="outside lower center", ncols=2, handlelength=3.6)
