@@ -44,7 +44,7 @@ class Place:
         shared: Folder of the runs that studies share.
         data: The split.
         shelf: Where models are looked for.
-        limit: Images of each row to certify in this session at most; None for all of them.
+        limit: Images of each row to certify this time at most; None for all of them.
         device: Torch device of smoothing rows; None for the CPU.
         deadline: `time.monotonic` after which no further image is started; None for no limit.
         console: Where progress goes.
@@ -74,7 +74,7 @@ class Place:
         return range(0, len(self.data), row.skip)[: row.limit]
 
     def asked(self, row: Row) -> range:
-        """Return those of them that this session is asked for."""
+        """Return those of them that are asked for this time."""
         return self.indices(row)[: self.limit]
 
     def check_time(self) -> None:

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from deqcert.errors import DeqcertError
 
@@ -55,8 +55,39 @@ class Reference:
     margin: float
 
 
+class _Claim:
+    """What records of both kinds share."""
+
+    prediction: int | None
+    radius: float
+
+    @property
+    def abstained(self) -> bool:
+        """True where no class is certified."""
+        return self.prediction is None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as plain JSON types, full precision."""
+        return dataclasses.asdict(cast(Any, self))
+
+    def _check_radius(self) -> None:
+        if not (math.isfinite(self.radius) and self.radius >= 0):
+            raise DeqcertError(f"radius must be finite and >= 0, but got {self.radius}")
+        if self.prediction is None and self.radius != 0.0:
+            raise DeqcertError("an abstention has radius 0.0")
+
+    @classmethod
+    def _values(cls, record: Mapping[str, Any], otherwise: str) -> dict[str, Any]:
+        """Return the values of all fields; `otherwise` is what a record without one is called."""
+        names = [field.name for field in dataclasses.fields(cast(Any, cls))]
+        missing = [name for name in names if name not in record]
+        if missing:
+            raise DeqcertError(f"{otherwise}: missing {', '.join(missing)}")
+        return {name: record[name] for name in names}
+
+
 @dataclass(frozen=True, kw_only=True)
-class Certificate:
+class Certificate(_Claim):
     """One certificate: no perturbation of L2 norm below `radius` changes the smoothed prediction.
 
     Radii are in pixel units (pixels in [0, 1]) and never rounded up. With probability at least
@@ -127,19 +158,7 @@ class Certificate:
     def __post_init__(self) -> None:
         if self.guarantee not in GUARANTEES:
             raise DeqcertError(f"guarantee must be one of {GUARANTEES}, but got {self.guarantee!r}")
-        if not (math.isfinite(self.radius) and self.radius >= 0):
-            raise DeqcertError(f"radius must be finite and >= 0, but got {self.radius}")
-        if self.prediction is None and self.radius != 0.0:
-            raise DeqcertError("an abstention has radius 0.0")
-
-    @property
-    def abstained(self) -> bool:
-        """True where no class is certified."""
-        return self.prediction is None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as plain JSON types, full precision."""
-        return dataclasses.asdict(self)
+        self._check_radius()
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Certificate:
@@ -148,10 +167,7 @@ class Certificate:
         Raises:
             DeqcertError: A field is missing or does not fit.
         """
-        values = {f.name: record[f.name] for f in dataclasses.fields(cls) if f.name in record}
-        missing = [f.name for f in dataclasses.fields(cls) if f.name not in record]
-        if missing:
-            raise DeqcertError(f"not a certificate record: missing {', '.join(missing)}")
+        values = cls._values(record, "not a certificate record")
         try:
             values["counts0"] = tuple(values["counts0"])
             values["counts"] = tuple(values["counts"])
@@ -164,7 +180,7 @@ class Certificate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeterministicCertificate:
+class DeterministicCertificate(_Claim):
     """No perturbation smaller than `radius` in `norm` changes the class at the exact equilibrium.
 
     There is no noise and no failure probability. Radii of different norms are never to be mixed.
@@ -207,19 +223,7 @@ class DeterministicCertificate:
             )
         if self.guarantee != DETERMINISTIC:
             raise DeqcertError(f"guarantee must be {DETERMINISTIC!r}, but got {self.guarantee!r}")
-        if not (math.isfinite(self.radius) and self.radius >= 0):
-            raise DeqcertError(f"radius must be finite and >= 0, but got {self.radius}")
-        if self.prediction is None and self.radius != 0.0:
-            raise DeqcertError("without a class the radius is 0.0")
-
-    @property
-    def abstained(self) -> bool:
-        """True where no class is certified."""
-        return self.prediction is None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as plain JSON types, full precision."""
-        return dataclasses.asdict(self)
+        self._check_radius()
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> DeterministicCertificate:
@@ -228,10 +232,7 @@ class DeterministicCertificate:
         Raises:
             DeqcertError: A field is missing or does not fit.
         """
-        values = {f.name: record[f.name] for f in dataclasses.fields(cls) if f.name in record}
-        missing = [f.name for f in dataclasses.fields(cls) if f.name not in record]
-        if missing:
-            raise DeqcertError(f"not a deterministic certificate: missing {', '.join(missing)}")
+        values = cls._values(record, "not a deterministic certificate")
         try:
             values["reference"] = Reference(**values["reference"])
         except TypeError as error:
