@@ -19,6 +19,7 @@ MOST_BYTES = 2_000_000
 LEAST = {
     "mdeq-fashion-s050": 0.81,
     "mdeq-mnist-s050": 0.97,
+    "mondeq-conv-fashion-s000": 0.83,
     "mondeq-fc-fashion-s000": 0.85,
     "mondeq-fc-fashion-s050": 0.79,
     "mondeq-ibp-s000": 0.95,
