@@ -32,19 +32,31 @@ PROVED = {"reference.solver": EXACT, "reference.precision": "exact"}
 SERIALIZED = ("serial", "warmup", "start", "chains")
 
 
-def check_belongs(
-    place: Place, record: Mapping[str, Any], configuration: Mapping[str, Any]
+def check_same(
+    place: Place,
+    record: Mapping[str, Any],
+    configuration: Mapping[str, Any],
+    same: Mapping[str, str],
+    exact: Mapping[str, Any],
 ) -> Iterator[Problem]:
-    """Yield fields of one record that are not those of the run."""
-    for field, key in SAME.items():
+    """Yield fields (of `same`, with their name in the run) that differ from the run.
+
+    Fields in `exact` are held against the value there instead.
+    """
+    for field, key in same.items():
         outer, _, inner = field.partition(".")
         recorded = record[outer][inner] if inner else record[outer]
         if key in configuration:
             why = f"the run in {RUN} has another {key}: the record is not of this run"
-            expected = configuration[key]
-            if record["method"] == "proved":
-                expected = PROVED.get(field, expected)
-            yield from place.expect(field, recorded, expected, why)
+            yield from place.expect(field, recorded, exact.get(field, configuration[key]), why)
+
+
+def check_belongs(
+    place: Place, record: Mapping[str, Any], configuration: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """Yield fields of one record that are not those of the run."""
+    exact = PROVED if record["method"] == "proved" else {}
+    yield from check_same(place, record, configuration, SAME, exact)
     if is_serialized(record):
         for name in SERIALIZED:
             if name in configuration:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from deqcert.certificate import NORMS
-from deqcert.checks.consistency import check_position, class_count
+from deqcert.checks.consistency import check_position, check_same, class_count
 from deqcert.checks.counts import check_verdict
 from deqcert.checks.problems import Place, Problem
 from deqcert.checks.read import Found, Record, RunFiles
@@ -54,12 +54,7 @@ def check_certain(
     place: Place, record: Mapping[str, Any], configuration: Mapping[str, Any]
 ) -> Iterator[Problem]:
     """Yield what contradicts the run, or itself, in one record of the right schema."""
-    for field, key in SAME.items():
-        outer, _, inner = field.partition(".")
-        recorded = record[outer][inner] if inner else record[outer]
-        if key in configuration:
-            why = f"the run in {RUN} has another {key}: the record is not of this run"
-            yield from place.expect(field, recorded, configuration[key], why)
+    yield from check_same(place, record, configuration, SAME, {})
     why = "each of the two methods proves radii of one norm (THEORY 6)"
     yield from place.expect("norm", record["norm"], NORMS[record["method"]], why)
     for name, value in CLASSIFIER.items():

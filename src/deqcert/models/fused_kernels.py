@@ -16,16 +16,13 @@ import math
 import numpy as np
 from numba import njit
 
-from deqcert.models.kernel_base import OPTIONS as _OPTIONS
-from deqcert.models.kernel_base import from_float as _from_float
-from deqcert.models.kernel_base import kernel as _kernel
-from deqcert.models.kernel_base import to_float as _to_float
+from deqcert.models.kernel_base import OPTIONS, from_float, kernel, to_float
 
 _UNROLLED = 4
 """Lines summed at once: column sums are loaded and stored that many times less often."""
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _repeat(line, channels):
     """Repeat the first `channels` numbers along the line."""
     filled = channels
@@ -37,7 +34,7 @@ def _repeat(line, channels):
         filled += count
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _fold(line, channels):
     """Add up all pixels of a line, channel by channel, into its first `channels` numbers."""
     width = line.size // channels
@@ -53,7 +50,7 @@ def _fold(line, channels):
         width //= 2
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _sum_columns(image, shift, sums, squares):
     """Add up every column of (H, W * C), and its squares, after subtracting `shift`."""
     for j in range(shift.size):
@@ -65,19 +62,19 @@ def _sum_columns(image, shift, sums, squares):
         a, b, c, d = image[h], image[h + 1], image[h + 2], image[h + 3]
         for j in range(shift.size):
             s = shift[j]
-            p, q = _to_float(a[j]) - s, _to_float(b[j]) - s
-            r, t = _to_float(c[j]) - s, _to_float(d[j]) - s
+            p, q = to_float(a[j]) - s, to_float(b[j]) - s
+            r, t = to_float(c[j]) - s, to_float(d[j]) - s
             sums[j] += (p + q) + (r + t)
             squares[j] += (p * p + q * q) + (r * r + t * t)
     for h in range(whole, height):
         line = image[h]
         for j in range(shift.size):
-            p = _to_float(line[j]) - shift[j]
+            p = to_float(line[j]) - shift[j]
             sums[j] += p
             squares[j] += p * p
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _normalise(image, weight, bias, groups, eps, lines, scale, offset):
     """Find GroupNorm of (H, W * C) as x * scale + offset, both written as lines of W * C numbers.
 
@@ -89,7 +86,7 @@ def _normalise(image, weight, bias, groups, eps, lines, scale, offset):
     size = channels // groups
     for g in range(groups):
         for c in range(g * size, (g + 1) * size):
-            shift[c] = _to_float(image[0, g * size])
+            shift[c] = to_float(image[0, g * size])
     _repeat(shift, channels)
     _sum_columns(image, shift, sums, squares)
     _fold(sums, channels)
@@ -112,14 +109,14 @@ def _normalise(image, weight, bias, groups, eps, lines, scale, offset):
     _repeat(offset, channels)
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _relu(value):
     """Return the positive part; NaN stays NaN."""
     zero = np.float32(0.0)
     return zero if value < zero else value
 
 
-@_kernel
+@kernel
 def norm_relu(x, weight, bias, groups, eps):
     """Replace `x` by relu(GroupNorm(x)).
 
@@ -139,10 +136,10 @@ def norm_relu(x, weight, bias, groups, eps):
         for h in range(height):
             line = image[h]
             for j in range(length):
-                line[j] = _from_float(_relu(_to_float(line[j]) * scale[j] + offset[j]), line[j])
+                line[j] = from_float(_relu(to_float(line[j]) * scale[j] + offset[j]), line[j])
 
 
-@_kernel
+@kernel
 def norm(x, out, weight, bias, groups, eps):
     """Write GroupNorm(x) to `out`, of the same shape and format but other memory."""
     rows, height, length = x.shape
@@ -154,10 +151,10 @@ def norm(x, out, weight, bias, groups, eps):
         for h in range(height):
             line, to = image[h], out[row, h]
             for j in range(length):
-                to[j] = _from_float(_to_float(line[j]) * scale[j] + offset[j], to[j])
+                to[j] = from_float(to_float(line[j]) * scale[j] + offset[j], to[j])
 
 
-@_kernel
+@kernel
 def end_block(x, add, injection, z, first, second, groups, eps):
     """Replace `x` by GroupNorm2(relu(GroupNorm1(x + injection) + z)).
 
@@ -180,31 +177,31 @@ def end_block(x, add, injection, z, first, second, groups, eps):
             to, line, more = held[h], x[row, h], injection[row, h]
             if add:
                 for j in range(length):
-                    to[j] = _to_float(line[j]) + _to_float(more[j])
+                    to[j] = to_float(line[j]) + to_float(more[j])
             else:
                 for j in range(length):
-                    to[j] = _to_float(line[j])
+                    to[j] = to_float(line[j])
         _normalise(held, first[0], first[1], groups, eps, lines, scale, offset)
         for h in range(height):
             to, line = held[h], z[row, h]
             for j in range(length):
-                to[j] = _relu(to[j] * scale[j] + offset[j] + _to_float(line[j]))
+                to[j] = _relu(to[j] * scale[j] + offset[j] + to_float(line[j]))
         _normalise(held, second[0], second[1], groups, eps, lines, scale, offset)
         for h in range(height):
             line, to = held[h], x[row, h]
             for j in range(length):
-                to[j] = _from_float(line[j] * scale[j] + offset[j], to[j])
+                to[j] = from_float(line[j] * scale[j] + offset[j], to[j])
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _spread(line, scale, offset, columns, channels, normed, to):
     """Write x * scale + offset to `to`, pixel w taken from pixel columns[w] of the line."""
     if line.size == to.size:
         for j in range(line.size):
-            to[j] = _to_float(line[j]) * scale[j] + offset[j]
+            to[j] = to_float(line[j]) * scale[j] + offset[j]
         return
     for j in range(line.size):
-        normed[j] = _to_float(line[j]) * scale[j] + offset[j]
+        normed[j] = to_float(line[j]) * scale[j] + offset[j]
     for w in range(columns.size):
         pixel, source = to[w * channels : (w + 1) * channels], columns[w] * channels
         here = normed[source : source + channels]
@@ -212,7 +209,7 @@ def _spread(line, scale, offset, columns, channels, normed, to):
             pixel[c] = here[c]
 
 
-@_kernel
+@kernel
 def fuse(base, sources, weights, rows_of, columns_of, groups, eps, out):
     """Write relu(base + sum of the GroupNorms of `sources`, each enlarged) to `out`.
 
@@ -244,7 +241,7 @@ def fuse(base, sources, weights, rows_of, columns_of, groups, eps, out):
         for h in range(height):
             line, to = base[row, h], out[row, h]
             for j in range(length):
-                total[j] = _to_float(line[j])
+                total[j] = to_float(line[j])
             for s in range(len(sources)):
                 at = rows_of[s, h]
                 here = spread[s]
@@ -257,4 +254,4 @@ def fuse(base, sources, weights, rows_of, columns_of, groups, eps, out):
                 for j in range(length):
                     total[j] += here[j]
             for j in range(length):
-                to[j] = _from_float(_relu(total[j]), to[j])
+                to[j] = from_float(_relu(total[j]), to[j])
