@@ -19,12 +19,13 @@ from deqcert.errors import RunFolderError
 from deqcert.results.cohen import HEADER, cohen_row
 from deqcert.results.configuration import as_json, require_same
 from deqcert.results.files import LineFile, cannot_write, write_atomically
+from deqcert.results.progress import PROGRESS
 from deqcert.results.records import Record, encode, make_record, read_records
 
 FORMAT = 1
 RUN, RECORDS, COHEN, LOCK = "run.json", "records.jsonl", "cohen.tsv", ".lock"
 # What a run killed before its run.json was in place may leave behind.
-LEFTOVERS = {LOCK, RUN + ".tmp"}
+LEFTOVERS = {LOCK, RUN + ".tmp", PROGRESS, PROGRESS + ".tmp"}
 
 
 class RunFolder:
