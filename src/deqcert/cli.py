@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from deqcert import cli_certify, cli_checks
+from deqcert import cli_certify, cli_checks, cli_watch
 from deqcert.cli_options import (
     BatchSize,
     DataFolder,
@@ -29,6 +29,7 @@ from deqcert.cli_options import (
     Reference,
     Seed,
     Sigma,
+    parse_published,
     parse_radii,
     read_toml,
 )
@@ -217,7 +218,13 @@ def command_line() -> str:
 @app.command()
 @one_line_errors
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="One or more run folders.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="One or more run folders; a file is a log that others published, in the format of "
+            "locuslab/smoothing."
+        ),
+    ],
     radii: Annotated[
         str | None,
         typer.Option(
@@ -232,21 +239,32 @@ def report(
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Folder for tables and curves; needed for several.")
     ] = None,
+    published: Annotated[
+        str | None,
+        typer.Option(
+            help="What is known of published logs, such as sigma=0.5,n=100000,alpha=0.001; their "
+            "guarantee is not checked."
+        ),
+    ] = None,
 ) -> None:
     """Print and write tables and certified-accuracy curves of one or more runs.
 
     L2 and Linf radii never share a table or a curve.
     """
+    from deqcert.results import read_cohen
     from deqcert.results import report as make_report
 
+    known = parse_published(published)
+    listed = [read_cohen(path, **known) if path.is_file() else path for path in runs]
     made = make_report(
-        runs, radii=parse_radii(radii), linf_radii=parse_radii(linf_radii), out=out_dir
+        listed, radii=parse_radii(radii), linf_radii=parse_radii(linf_radii), out=out_dir
     )
     out.print(made)
 
 
 app.command()(one_line_errors(cli_checks.verify))
 app.command()(one_line_errors(cli_checks.attack))
+app.command()(one_line_errors(cli_watch.watch))
 
 
 @app.command()

@@ -90,6 +90,22 @@ def parse_distances(text: str) -> tuple[float, ...]:
         ) from None
 
 
+def parse_published(text: str | None) -> dict[str, Any]:
+    """Return what is known of a published log: sigma, n and alpha, each as NAME=NUMBER."""
+    kinds: dict[str, Any] = {"sigma": float, "n": int, "alpha": float}
+    known = {}
+    for part in text.split(",") if text else []:
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        try:
+            known[name] = kinds[name](value)
+        except (KeyError, ValueError):
+            raise ConfigurationError(
+                "published must be such as sigma=0.5,n=100000,alpha=0.001 (any of them), "
+                f"but got {text!r}"
+            ) from None
+    return known
+
+
 def parse_indices(text: str | None) -> list[int]:
     """Return image indices given on the command line, separated by commas."""
     if text is None:

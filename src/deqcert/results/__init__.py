@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from deqcert.results.cohen import CohenLog, read_cohen
 from deqcert.results.reporting import Report, report
 from deqcert.results.run_folder import RunFolder, is_run_folder
 from deqcert.results.summary import Summary, summarize
 
-__all__ = ["Report", "RunFolder", "Summary", "is_run_folder", "report", "summarize"]
+__all__ = [
+    "CohenLog",
+    "Report",
+    "RunFolder",
+    "Summary",
+    "is_run_folder",
+    "read_cohen",
+    "report",
+    "summarize",
+]

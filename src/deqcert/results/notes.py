@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deqcert.certificate import DETERMINISTIC
+from deqcert.results.cohen import PUBLISHED, CohenLog
 from deqcert.results.configuration import configuration_differences
 from deqcert.results.run_folder import RunFolder
 from deqcert.results.summary import L2, LINF, Record, Summary
@@ -15,13 +16,16 @@ SHOWN = {"method", "sigma", "n", "data", "split", "data_digest", "class_names", 
 
 
 def notes_on(
-    folders: Sequence[RunFolder],
+    folders: Sequence[RunFolder | CohenLog],
     records: Sequence[Sequence[Record]],
     summaries: Sequence[Summary],
 ) -> list[str]:
-    """Return the notes, warnings first."""
+    """Return the notes, warnings first; none without runs."""
+    if not summaries:
+        return []
     return [
         *_no_guarantee(summaries),
+        *_published(folders),
         *_other_images(folders, records),
         *_other_settings(folders, summaries),
         *_deterministic(folders, summaries),
@@ -38,9 +42,38 @@ def _no_guarantee(summaries: Sequence[Summary]) -> list[str]:
     ]
 
 
-def _other_images(folders: Sequence[RunFolder], records: Sequence[Sequence[Record]]) -> list[str]:
+def _published(folders: Sequence[RunFolder | CohenLog]) -> list[str]:
+    """Say what is known, and what is not, of logs of others."""
+    return [
+        f"{log.path} is as published, its guarantee not checked ({_settings(log)}); radii as "
+        "logged, often rounded to nearest, which can overstate them; its images are taken to be of "
+        "the same data set."
+        for log in folders
+        if isinstance(log, CohenLog)
+    ]
+
+
+def _settings(log: CohenLog) -> str:
+    """Return sigma, n and alpha of a log as far as they are known."""
+    known = {key: log.configuration[key] for key in ("sigma", "n", "alpha")}
+    given = [f"{key} {value:g}" for key, value in known.items() if value is not None]
+    unknown = [key for key, value in known.items() if value is None]
+    told = [", ".join(given) + " as given"] if given else []
+    return "; ".join([*told, *([", ".join(unknown) + " unknown"] if unknown else [])])
+
+
+def _claims_by_draws(summary: Summary) -> bool:
+    """Whether a run claims certificates that may fail."""
+    return summary.guarantee not in ("none", PUBLISHED) and bool(summary.alpha)
+
+
+def _other_images(
+    folders: Sequence[RunFolder | CohenLog], records: Sequence[Sequence[Record]]
+) -> list[str]:
     """Warn where the runs are not about the same images."""
-    contents = {str(folder.configuration.get("data_digest")) for folder in folders}
+    # A log of others names no data: its images are taken to be those of the runs.
+    runs = [folder for folder in folders if isinstance(folder, RunFolder)]
+    contents = {str(folder.configuration.get("data_digest")) for folder in runs}
     if len(contents) > 1:
         return [f"{WARNING}the runs are about different data; their rows are not comparable."]
     images = [frozenset(row["index"] for row in rows) for rows in records]
@@ -53,11 +86,15 @@ def _other_images(folders: Sequence[RunFolder], records: Sequence[Sequence[Recor
     return []
 
 
-def _other_settings(folders: Sequence[RunFolder], summaries: Sequence[Summary]) -> list[str]:
+def _other_settings(
+    folders: Sequence[RunFolder | CohenLog], summaries: Sequence[Summary]
+) -> list[str]:
     """Name settings that differ between runs of a kind and that the table does not show."""
     firsts: dict[str, RunFolder] = {}
     keys: dict[str, None] = {}
     for folder, summary in zip(folders, summaries, strict=True):
+        if isinstance(folder, CohenLog):
+            continue
         # Runs with and without noise, or in other norms, have other settings altogether.
         kind = summary.method if summary.guarantee == DETERMINISTIC else ""
         first = firsts.setdefault(kind, folder)
@@ -65,7 +102,7 @@ def _other_settings(folders: Sequence[RunFolder], summaries: Sequence[Summary]) 
             keys[key] = None
     hidden = [key for key in keys if key.split(".")[0] not in SHOWN]
     notes = [f"The runs also differ in {', '.join(hidden)}."] if hidden else []
-    if sum(summary.guarantee != "none" and summary.alpha > 0 for summary in summaries) > 1:
+    if sum(_claims_by_draws(summary) for summary in summaries) > 1:
         notes.append(
             "Each certificate holds with its own alpha; taking the better of two runs per image "
             "needs alpha to be split between them beforehand (THEORY 2)."
@@ -73,7 +110,9 @@ def _other_settings(folders: Sequence[RunFolder], summaries: Sequence[Summary]) 
     return notes
 
 
-def _deterministic(folders: Sequence[RunFolder], summaries: Sequence[Summary]) -> list[str]:
+def _deterministic(
+    folders: Sequence[RunFolder | CohenLog], summaries: Sequence[Summary]
+) -> list[str]:
     """Say what certificates without noise are about, and that norms do not compare."""
     certain = [s for s in summaries if s.guarantee == DETERMINISTIC]
     if not certain:
@@ -98,7 +137,7 @@ def _reading(summaries: Sequence[Summary]) -> str:
     """Explain the units and the brackets."""
     norms = " and ".join(norm for norm in (L2, LINF) if any(s.norm == norm for s in summaries))
     text = f"Radii r are {norms}, in pixel units (pixels in [0, 1]); abstentions count as wrong."
-    if any(s.high_probability_accuracy is not None and s.alpha > 0 for s in summaries):
+    if any(s.high_probability_accuracy is not None and _claims_by_draws(s) for s in summaries):
         sure = 100 * (1 - summaries[0].rho)
         text += (
             f" In brackets: lower bound of the share whose claim is true, with {sure:g} % "

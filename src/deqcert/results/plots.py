@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deqcert.errors import DeqcertError
+from deqcert.results.cohen import PUBLISHED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +68,8 @@ class Curve:
         # A dollar sign would start mathematics, a leading underscore hide the entry.
         name = self.name.replace("$", r"\$")
         name = f" {name}" if name.startswith("_") else name
-        return f"{name} (no guarantee)" if self.guarantee == "none" else name
+        note = {"none": " (no guarantee)", PUBLISHED: " (as published)"}.get(self.guarantee, "")
+        return name + note
 
     def at(self, radius: float) -> float:
         """Certified accuracy at `radius`, in [0, 1]."""

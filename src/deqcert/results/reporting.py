@@ -17,6 +17,7 @@ from rich.text import Text
 
 from deqcert.errors import ConfigurationError, RunFolderError
 from deqcert.results import plots, tables
+from deqcert.results.cohen import CohenLog, read_cohen
 from deqcert.results.files import cannot_write, write_atomically
 from deqcert.results.notes import WARNING, notes_on
 from deqcert.results.run_folder import RunFolder
@@ -104,7 +105,8 @@ def report(
     in ``_L2`` and ``_Linf``. Reads records only; nothing is recomputed.
 
     Args:
-        runs: A run folder's path, a `RunFolder`, or a sequence of them.
+        runs: A run folder's path, a `RunFolder`, or a sequence of them; or logs that others
+            published, as a file's path or from `read_cohen`, shown as published.
         radii: Radii of the table, pixel units; those of L2 where there are both norms. Default
             multiples of sigma / 2, or of a round number.
         linf_radii: Radii of the Linf table where there are both norms; default 0, 1/255, 2/255,
@@ -117,7 +119,7 @@ def report(
         RunFolderError: Not a run folder, no records yet, damaged, or the disk refused.
         ConfigurationError: No runs, or a radius or `rho` out of range.
     """
-    folders = [RunFolder.open(path) for path in _paths(runs)]
+    folders = _opened(runs)
     records = [list(folder.records()) for folder in folders]
     for folder, rows in zip(folders, records, strict=True):
         if not rows:
@@ -128,9 +130,7 @@ def report(
         for rows, name in zip(records, _names(folders), strict=True)
     ]
     notes = notes_on(folders, records, summaries)
-    place = (
-        Path(out) if out is not None else folders[0].path / FOLDER if len(folders) == 1 else None
-    )
+    place = Path(out) if out is not None else _own_place(folders)
     files: list[Path] = []
     if place is not None:
         files, more = _write(place, folders, records, summaries, notes)
@@ -142,16 +142,27 @@ def _note_style(note: str) -> str:
     return "bold red" if note.startswith(WARNING) else "dim"
 
 
-def _paths(runs: Run | Sequence[Run]) -> list[Path]:
-    """Return the folders of `runs`, one or several."""
+def _opened(runs: Run | Sequence[Run]) -> list[RunFolder | CohenLog]:
+    """Return the runs, open to read; a file is a log that others published."""
     single = isinstance(runs, (str, PathLike, HasPath))
     listed = [runs] if single else list(runs)  # pyright: ignore[reportArgumentType]
     if not listed:
         raise ConfigurationError("report needs at least one run")
-    return [Path(run.path) if isinstance(run, HasPath) else Path(run) for run in listed]
+    return [run if isinstance(run, CohenLog) else _open(run) for run in listed]
 
 
-def _names(folders: Sequence[RunFolder]) -> list[str]:
+def _open(run: Run) -> RunFolder | CohenLog:
+    path = Path(run.path if isinstance(run, HasPath) else run)
+    return read_cohen(path) if path.is_file() else RunFolder.open(path)
+
+
+def _own_place(folders: Sequence[RunFolder | CohenLog]) -> Path | None:
+    """Return where the report of a single run goes if nothing else is said."""
+    only = folders[0] if len(folders) == 1 else None
+    return only.path / FOLDER if isinstance(only, RunFolder) else None
+
+
+def _names(folders: Sequence[RunFolder | CohenLog]) -> list[str]:
     """Return the shortest ends of the folders' paths that tell them apart."""
     parts = [folder.path.resolve().parts for folder in folders]
     for length in range(1, max(map(len, parts)) + 1):
@@ -189,12 +200,12 @@ def _default_grid(norm: str, records: Sequence[Sequence[Record]]) -> list[float]
     largest = max(max(correct_radii(rows), default=0.0) for rows in records)
     if norm == LINF:
         return default_linf_radii(largest)
-    return default_radii([rows[0]["sigma"] for rows in records if "sigma" in rows[0]], largest)
+    return default_radii([rows[0]["sigma"] for rows in records if rows[0].get("sigma")], largest)
 
 
 def _write(
     place: Path,
-    folders: Sequence[RunFolder],
+    folders: Sequence[RunFolder | CohenLog],
     records: Sequence[Sequence[Record]],
     summaries: Sequence[Summary],
     notes: Sequence[str],
@@ -231,7 +242,7 @@ def _write(
 
 
 def _pictures(
-    folders: Sequence[RunFolder],
+    folders: Sequence[RunFolder | CohenLog],
     records: Sequence[Sequence[Record]],
     summaries: Sequence[Summary],
 ) -> dict[str, bytes]:
@@ -257,7 +268,7 @@ def _curves(records: Sequence[Sequence[Record]], summaries: Sequence[Summary]) -
     ]
 
 
-def _title(folders: Sequence[RunFolder], summaries: Sequence[Summary]) -> str:
+def _title(folders: Sequence[RunFolder | CohenLog], summaries: Sequence[Summary]) -> str:
     """Say what all runs share: data set, sigma, number of draws."""
     data = {
         " ".join(
@@ -266,6 +277,7 @@ def _title(folders: Sequence[RunFolder], summaries: Sequence[Summary]) -> str:
             if key in folder.configuration
         )
         for folder in folders
+        if isinstance(folder, RunFolder)
     }
     sigmas, draws = {s.sigma for s in summaries}, {s.n for s in summaries}
     facts = [

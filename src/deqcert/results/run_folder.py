@@ -61,7 +61,7 @@ class RunFolder:
             RunFolderError: Not a run folder, or damaged.
         """
         folder = Path(path)
-        run = cls(folder, _read_run_json(folder))
+        run = cls(folder, read_run_json(folder))
         run.done = {record["index"] for record in run.records()}
         return run
 
@@ -201,7 +201,7 @@ def _start(folder: Path, wanted: dict[str, Any], facts: dict[str, Any]) -> dict[
         content = {"format": FORMAT, "configuration": wanted, "environments": [facts]}
         write_atomically(folder / RUN, json.dumps(content, indent=2) + "\n")
         return content
-    content = _read_run_json(folder)
+    content = read_run_json(folder)
     require_same(folder, stored=content["configuration"], wanted=wanted)
     if facts not in content["environments"]:
         content["environments"].append(facts)
@@ -209,7 +209,7 @@ def _start(folder: Path, wanted: dict[str, Any], facts: dict[str, Any]) -> dict[
     return content
 
 
-def _read_run_json(folder: Path) -> dict[str, Any]:
+def read_run_json(folder: Path) -> dict[str, Any]:
     """Return the content of ``run.json``, checked."""
     path = folder / RUN
     try:

@@ -15,6 +15,7 @@ from typing import Any
 
 from deqcert.certificate import DETERMINISTIC
 from deqcert.errors import ConfigurationError, RunFolderError
+from deqcert.results.cohen import PUBLISHED
 
 Record = Mapping[str, Any]
 RHO = 0.001
@@ -39,28 +40,31 @@ class Summary:
 
     Attributes:
         name: How the report calls the run.
-        method: ``standard``, ``srs``, ``proved``, ``srs-paper``, ``lipschitz`` or ``interval``.
+        method: ``standard``, ``srs``, ``proved``, ``srs-paper``, ``lipschitz`` or ``interval``;
+            ``published`` for a log of others.
         guarantee: The guarantee of all records, joined where several occur (a plan may choose
-            independent solves for an image); ``none`` if any record has none.
+            independent solves for an image); ``none`` if any record has none; ``published`` for a
+            log of others, of which nothing is checked.
         guarantees: Images by guarantee.
         norm: ``L2`` or ``Linf``; radii of the two are never to be mixed.
         sigma: Noise level, pixel units; None, as all that is about draws, where there are none
             (deterministic certificates).
         n: Estimation draws per image.
-        alpha: Failure probability of one certificate; 0 for deterministic ones.
+        alpha: Failure probability of one certificate; 0 for deterministic ones, None where a log of
+            others does not tell it.
         images: Images with a record.
         radii: Radii of the two accuracies below, pixel units.
         certified_accuracy: Share of images certified correctly at each radius, in [0, 1].
         high_probability_accuracy: Lower bound of the share whose claim is true, see the function
-            of that name; None without a guarantee, certain for deterministic certificates.
+            of that name; None without a guarantee of ours, certain for deterministic certificates.
         rho: Failure probability of those lower bounds, each.
         accuracy_under_noise: Mean share of selection draws with the true label (the base
             classifier under noise).
         abstentions: Images without a certified class.
         average_certified_radius: Mean over all images of the radius, 0 where not correct.
         largest_radius: Largest radius of a correct prediction.
-        cell_evaluations: Mean per image.
-        seconds: Mean wall-clock seconds per image.
+        cell_evaluations: Mean per image; None where a log of others does not tell it.
+        seconds: Mean wall-clock seconds per image, likewise.
         audits: Audited draws in all, None where the method has no audit.
         disagreements: Audited draws whose reference label differs, likewise.
         unconverged: Estimation solves that failed or missed a tolerance, per estimation draw.
@@ -73,7 +77,7 @@ class Summary:
     norm: str
     sigma: float | None
     n: int | None
-    alpha: float
+    alpha: float | None
     images: int
     radii: tuple[float, ...]
     certified_accuracy: tuple[float, ...]
@@ -83,8 +87,8 @@ class Summary:
     abstentions: int
     average_certified_radius: float
     largest_radius: float
-    cell_evaluations: float
-    seconds: float
+    cell_evaluations: float | None
+    seconds: float | None
     audits: int | None
     disagreements: int | None
     unconverged: float | None
@@ -127,14 +131,14 @@ def summarize(
         radii=tuple(grid),
         certified_accuracy=tuple(certified_accuracy(rows, radius) for radius in grid),
         high_probability_accuracy=None
-        if guarantee == "none"
+        if guarantee in ("none", PUBLISHED)
         else tuple(_high_probability(rows, radius, draws["alpha"], rho) for radius in grid),
         rho=rho,
         abstentions=sum(row["prediction"] is None for row in rows),
         average_certified_radius=average_certified_radius(rows),
         largest_radius=max(correct_radii(rows), default=0.0),
-        cell_evaluations=_mean(row["cell_evaluations"] for row in rows),
-        seconds=_mean(row["seconds"] for row in rows),
+        cell_evaluations=_mean_known(rows, "cell_evaluations"),
+        seconds=_mean_known(rows, "seconds"),
         **draws,
     )
 
@@ -151,6 +155,8 @@ def norm_of(rows: Sequence[Record], name: str = "run") -> str:
 def _draws(rows: Sequence[Record], name: str) -> dict[str, Any]:
     """Return the numbers that come from draws."""
     shared = {key: _only(rows, key, name) for key in ("sigma", "n", "alpha")}
+    if rows[0]["guarantee"] == PUBLISHED:
+        return {**NO_DRAWS, **shared}  # the log tells no more, and alpha may be unknown
     audits = [row["audit"] for row in rows if row["audit"] is not None]
     audited = bool(audits) or rows[0]["method"].startswith("srs")
     return {
@@ -268,6 +274,12 @@ def _guarantee(rows: Sequence[Record]) -> str:
     """Return the guarantee all rows have, joined where several do; one ``none`` voids them all."""
     found = {row["guarantee"] for row in rows}
     return "none" if "none" in found else " + ".join(sorted(found))
+
+
+def _mean_known(rows: Sequence[Record], key: str) -> float | None:
+    """Return the mean of a number that logs of others may lack."""
+    values = [row.get(key) for row in rows]
+    return None if None in values else _mean(values)  # pyright: ignore[reportArgumentType]
 
 
 def _mean(values: Iterable[float]) -> float:

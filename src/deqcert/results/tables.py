@@ -13,9 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from deqcert.certificate import DETERMINISTIC
+from deqcert.results.cohen import PUBLISHED
 from deqcert.results.summary import L2, LEVELS, Summary
 
 NO_GUARANTEE = "NONE"
+AS_PUBLISHED = "as published, not checked"
 ABSENT = "-"
 PADDING = 4  # characters between columns
 
@@ -55,8 +57,8 @@ def lines(summaries: Sequence[Summary]) -> list[Line]:
         line("accuracy", "average certified radius", _average_radius),
         line("accuracy", "abstentions", lambda s: f"{s.abstentions:,} ({_share(s)})"),
         line("accuracy", "accuracy of one noisy draw", _percent(lambda s: s.accuracy_under_noise)),
-        line("cost", "cell evaluations per image", lambda s: f"{s.cell_evaluations:,.0f}"),
-        line("cost", "seconds per image", lambda s: f"{s.seconds:.3g}"),
+        line("cost", "cell evaluations per image", _known(lambda s: s.cell_evaluations, ",.0f")),
+        line("cost", "seconds per image", _known(lambda s: s.seconds, ".3g")),
         line("cost", "audits drawn", _known(lambda s: s.audits, ",")),
         line("cost", "disagreements found", _known(lambda s: s.disagreements, ",")),
         line("cost", "unconverged solves", _percent(lambda s: s.unconverged, decimals=2)),
@@ -79,17 +81,22 @@ def heading(summaries: Sequence[Summary]) -> str:
 
 
 def radius_names(summary: Summary) -> list[str]:
-    """Return the radii as a table names them: Linf ones in levels of a pixel where they are."""
-    if summary.norm == L2:
-        return [f"r = {radius}" for radius in aligned(summary.radii)]
-    names = aligned(summary.radii)
-    for position, radius in enumerate(summary.radii):
+    """Return the radii of a summary as a table names them."""
+    return named_radii(summary.radii, summary.norm)
+
+
+def named_radii(radii: Sequence[float], norm: str) -> list[str]:
+    """Return radii as a table names them: Linf ones in levels of a pixel where they are."""
+    if norm == L2:
+        return [f"r = {radius}" for radius in aligned(radii)]
+    names = aligned(radii)
+    for position, radius in enumerate(radii):
         levels = round(radius * LEVELS)
         if levels and abs(radius * LEVELS - levels) < 1e-9:
             names[position] = f"{levels}/{LEVELS}"
         elif radius == 0.0:
             names[position] = "0"
-    return [f"{summary.norm} r = {name}" for name in names]
+    return [f"{norm} r = {name}" for name in names]
 
 
 def terminal(summaries: Sequence[Summary], *, width: int) -> list[Table]:
@@ -176,8 +183,8 @@ def _accuracy_at(position: int) -> Callable[[Summary], str]:
 
     def cell(summary: Summary) -> str:
         plain = percent(summary.certified_accuracy[position])
-        if summary.guarantee == DETERMINISTIC:
-            return plain  # no certificate can fail: the share is its own bound
+        if summary.guarantee in (DETERMINISTIC, PUBLISHED):
+            return plain  # nothing can fail, or nothing is claimed: no bound besides
         bounds = summary.high_probability_accuracy
         return f"{plain} ({ABSENT if bounds is None else percent(bounds[position])})"
 
@@ -215,6 +222,8 @@ def _guarantee(summary: Summary) -> str:
     """The guarantee of all images, or how many have which."""
     if summary.guarantee == "none":
         return NO_GUARANTEE
+    if summary.guarantee == PUBLISHED:
+        return AS_PUBLISHED
     if len(summary.guarantees) == 1:
         return summary.guarantee
     return ", ".join(f"{count:,} {name}" for name, count in summary.guarantees.items())

@@ -1,0 +1,107 @@
+"""Records of a run that is still being written: each is read once, and what they add up to."""
+
+from __future__ import annotations
+
+import bisect
+import json
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from deqcert.errors import RunFolderError
+from deqcert.results.summary import L2
+
+RECENT = 32
+"""Records whose seconds tell how fast the run is now."""
+
+
+class Follower:
+    """Reads the lines that were appended to a file of records since it last looked.
+
+    Args:
+        path: ``records.jsonl``; it may not exist yet.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = Path(path)
+        self._end = 0
+        self._line = 0
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        """Yield the records that are new; a line without its newline waits until it has one.
+
+        Records are not checked as `RunFolder.records` does: this is a view, not a result.
+
+        Raises:
+            RunFolderError: A damaged line, or a file that became shorter than what was read.
+        """
+        try:
+            stream = open(self.path, "rb")  # noqa: SIM115 (closed by the with below)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise RunFolderError(f"cannot read {self.path}: {error.strerror or error}") from error
+        with stream:
+            if stream.seek(0, 2) < self._end:
+                raise RunFolderError(f"{self.path} lost records: another run was begun there")
+            stream.seek(self._end)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    return
+                self._end += len(line)
+                self._line += 1
+                yield self._decode(line)
+
+    def _decode(self, line: bytes) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+            missing = {"index", "prediction", "radius", "correct", "guarantee"} - record.keys()
+            if missing:
+                raise ValueError(f"missing {', '.join(sorted(missing))}")
+        except (ValueError, AttributeError) as error:
+            raise RunFolderError(f"{self.path}, line {self._line}, is damaged: {error}") from error
+        return record
+
+
+@dataclass
+class Tally:
+    """What the records seen so far add up to.
+
+    Attributes:
+        images: Records.
+        abstentions: Records without a class.
+        unguaranteed: Records whose guarantee is ``none``.
+        norm: Norm of the radii.
+        seconds: Wall-clock seconds of the last `RECENT` images.
+    """
+
+    images: int = 0
+    abstentions: int = 0
+    unguaranteed: int = 0
+    norm: str = L2
+    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    statuses: Counter[str] = field(default_factory=Counter)
+    _radii: list[float] = field(default_factory=list)  # of correct predictions, ascending
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Count one record."""
+        self.images += 1
+        self.abstentions += record["prediction"] is None
+        self.unguaranteed += record["guarantee"] == "none"
+        self.norm = record.get("norm", L2)
+        self.seconds.append(float(record.get("seconds") or 0.0))
+        self.statuses[str(record.get("status", ""))] += 1
+        if record["correct"]:
+            bisect.insort(self._radii, float(record["radius"]))
+
+    def certified(self, radius: float) -> int:
+        """Return how many images are correct and certified to at least `radius`."""
+        return len(self._radii) - bisect.bisect_left(self._radii, radius)
+
+    @property
+    def largest_radius(self) -> float:
+        """Largest radius of a correct prediction so far, 0 before the first."""
+        return self._radii[-1] if self._radii else 0.0
