@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         RunFolderError,
         TrainingError,
         UnknownNameError,
+        WorkerError,
     )
     from deqcert.models import EquilibriumModel, load_model
     from deqcert.results import report
@@ -54,6 +55,7 @@ _HOMES = {
     "SolverSpec": "deqcert.solvers",
     "TrainingError": "deqcert.errors",
     "UnknownNameError": "deqcert.errors",
+    "WorkerError": "deqcert.errors",
     "certify_dataset": "deqcert.runners",
     "load_data": "deqcert.data",
     "load_model": "deqcert.models",
@@ -78,6 +80,7 @@ __all__ = [
     "SolverSpec",
     "TrainingError",
     "UnknownNameError",
+    "WorkerError",
     "__version__",
     "certify_dataset",
     "load_data",

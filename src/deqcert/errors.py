@@ -38,6 +38,10 @@ class RunFolderError(DeqcertError):
     """A run folder of another configuration, in use, damaged, or not writable."""
 
 
+class WorkerError(DeqcertError):
+    """Workers of a run that cannot be started, are not alike, or are lost again and again."""
+
+
 class TrainingError(DeqcertError):
     """Training that cannot go on: a loss or gradient that is not finite, or that has diverged."""
 

@@ -21,7 +21,7 @@ from deqcert.data.sources import SOURCES
 from deqcert.errors import ConfigurationError, UnknownNameError
 from deqcert.models import available_models
 from deqcert.smoothing import Certifier
-from deqcert.smoothing.certifier import Settings, default_serial, default_warmup
+from deqcert.smoothing.settings import Settings, default_serial, default_warmup
 from deqcert.solvers import SolverSpec
 from deqcert.training.config import TrainConfig
 

@@ -146,7 +146,7 @@ def test_failed_draws_prove_nothing_and_spoil_no_later_one():
         model.eval(), sigma=SIGMA, method="proved", n0=40, n=N, chains=32, reference="picard:60"
     )
     found = subject.certify(image, seed=1)
-    sampler = subject._sampler(image, 1, 0, lambda *_: None)
+    sampler = subject.sampler(image, seed=1, index=0)
     noisy = sampler.noisy("estimation", range(N))
     bright = noisy[:, 0, 0, 0] > 0.75
     truth = (noisy.flatten(1) @ DIRECTION > 0.5) & ~bright

@@ -32,7 +32,6 @@ from deqcert.smoothing import Certifier
 from deqcert.smoothing.chains import Serialization
 from deqcert.smoothing.classifier import NO_CLASS, check_image
 from deqcert.smoothing.noise import NoiseSource, keyed_generator
-from deqcert.smoothing.proved import ProvedSolves
 from deqcert.smoothing.sampling import Progress, Sampler, count_labels, no_progress
 from deqcert.smoothing.spent import Spent
 from deqcert.solvers import SolverSpec
@@ -120,24 +119,15 @@ class DrawTest:
 
     def _serialized(self, sampler: Sampler, stage: str, n: int) -> np.ndarray:  # (n,) int16
         """Return serialized labels of the run's kind, or proved ones where that is its method."""
-        settings, classifier = self.certifier.settings, sampler.classifier
+        settings = self.certifier.settings
         how = Serialization(
             serial=SolverSpec.parse(settings.serial),
             warmup=SolverSpec.parse(settings.warmup),
             start=settings.start,
             chains=settings.chains,
         )
-        solves = None
-        if settings.method == "proved":
-            solves = ProvedSolves(
-                classifier,
-                sampler.image,
-                spec=how.serial,
-                start=how.start,
-                chains=how.chains,
-                spent=Spent(),
-            )
-        return sampler.serialized(stage, n, how, Spent(), solves=solves)
+        proved = settings.method == "proved"
+        return sampler.serialized(stage, n, how, Spent(), proved=proved)
 
     def _counts(
         self, sampler: Sampler, place: Place, record: Record

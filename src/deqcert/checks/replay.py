@@ -13,8 +13,8 @@ from deqcert.checks.read import Record
 from deqcert.models import EquilibriumModel
 from deqcert.results.configuration import configuration_differences
 from deqcert.smoothing import Certifier
-from deqcert.smoothing.certifier import Settings
 from deqcert.smoothing.sampling import Progress, no_progress
+from deqcert.smoothing.settings import Settings
 
 WHY = {
     "counts0": "these are not the selection labels of this classifier under this noise",

@@ -40,8 +40,9 @@ from deqcert.errors import ConfigurationError, DataError, DeqcertError
 from deqcert.models import EquilibriumModel, weights_digest
 from deqcert.results.run_folder import RUN
 from deqcert.smoothing import fresh_seed
-from deqcert.smoothing.certifier import Certifier, check_count
+from deqcert.smoothing.certifier import Certifier
 from deqcert.smoothing.noise import check_seed
+from deqcert.smoothing.settings import check_count
 
 Watch = Callable[[int, int, str], None]
 """Called as ``watch(done, total, what)`` while records are replayed."""

@@ -11,6 +11,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -18,6 +19,9 @@ from rich.progress import (
 )
 
 from deqcert.runners.dataset import Watch
+
+_LINES = 16
+"""Workers that have a line of their own in the terminal."""
 
 
 @contextmanager
@@ -35,7 +39,7 @@ def console_watch(title: str, console: Console) -> Iterator[Watch]:
         disable=not console.is_terminal,
     )
     images = progress.add_task(title, total=None)
-    draws = progress.add_task("draws", total=None, visible=False)  # until something is drawn
+    workers: dict[str, TaskID] = {}  # a line each, from when they have something to do
     tally = {"seen": 0, "total": 0, "certified": 0, "correct": 0}
 
     def started(done: int, total: int) -> None:
@@ -44,8 +48,13 @@ def console_watch(title: str, console: Console) -> Iterator[Watch]:
         if done:
             console.print(f"{title}: resuming, {done} of {total} images are done", highlight=False)
 
-    def drawn(stage: str, done: int, total: int) -> None:
-        progress.update(draws, description=stage, completed=done, total=total, visible=True)
+    def working(worker: str, index: int | None, stage: str, done: int, total: int) -> None:
+        if worker not in workers:
+            if index is None or len(workers) == _LINES:
+                return
+            workers[worker] = progress.add_task("", total=None)
+        what = stage if index is None else f"{worker}: image {index}, {stage}"
+        progress.update(workers[worker], description=what, completed=done, total=total or None)
 
     def finished(record: Mapping[str, Any]) -> None:
         tally["seen"] += 1
@@ -54,7 +63,7 @@ def console_watch(title: str, console: Console) -> Iterator[Watch]:
             console.print(_line(title, tally, record), highlight=False, soft_wrap=True)
 
     with progress:
-        yield Watch(started=started, draws=drawn, finished=finished)
+        yield Watch(started=started, working=working, finished=finished)
 
 
 def _line(title: str, tally: Mapping[str, int], record: Mapping[str, Any]) -> str:

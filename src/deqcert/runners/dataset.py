@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any
-
-import torch
 
 from deqcert.data import Dataset
 from deqcert.errors import ConfigurationError, unknown_name
 from deqcert.models import EquilibriumModel
 from deqcert.results import RunFolder, is_run_folder
-from deqcert.runners.base import AnyCertifier, Runner
+from deqcert.results.progress import ProgressFile
+from deqcert.results.run_folder import read_run_json
+from deqcert.runners.base import AnyCertifier, Runner, Work, Working
 from deqcert.runners.environment import model_facts, software
-from deqcert.runners.local import LocalRunner
+from deqcert.runners.local import LocalRunner, device_of
+from deqcert.runners.workers import Workers
 from deqcert.smoothing import NOISE_STREAM, Certifier, fresh_seed
 from deqcert.smoothing.noise import check_seed
-from deqcert.smoothing.sampling import Progress, no_progress
 
-RUNNERS: dict[str, Callable[[], Runner]] = {"local": LocalRunner}
+
+def _ray(workers: Workers) -> Runner:
+    from deqcert.runners.ray import RayRunner  # an extra, and slow to import
+
+    return RayRunner(workers)
+
+
+RUNNERS: dict[str, Callable[[Workers], Runner]] = {"local": LocalRunner, "ray": _ray}
 
 
 @dataclass(frozen=True)
@@ -29,12 +38,12 @@ class Watch:
 
     Attributes:
         started: Called once with (images already done, images in all).
-        draws: Called as ``draws(stage, done, total)`` within an image, where there are draws.
+        working: Called with what a worker is at: see `base.Working`.
         finished: Called with each new record.
     """
 
     started: Callable[[int, int], None] = lambda done, total: None
-    draws: Progress = no_progress
+    working: Working = lambda worker, index, stage, done, total: None
     finished: Callable[[Mapping[str, Any]], None] = lambda record: None
 
 
@@ -47,13 +56,14 @@ def certify_dataset(
     limit: int | None = None,
     seed: int | None = None,
     runner: str = "local",
+    workers: Workers | int | None = None,
     watch: Watch | None = None,
 ) -> RunFolder:
     """Certify every `skip`-th image of `data` into the run folder `out`, or go on where it stopped.
 
-    A record is on disk before the next image starts (deterministic methods: the next small batch);
-    a stopped run loses at most the image or batch it was at, and resuming gives the records of an
-    uninterrupted run.
+    A record is on disk before the next is written; a stopped run loses at most the images that were
+    begun (one, and with several workers two each), and resuming gives the records of an
+    uninterrupted run. With several workers they come in the order in which they are finished.
 
     Args:
         certifier: A `Certifier`, or a `LipschitzCertifier` or `IntervalCertifier` of
@@ -65,7 +75,9 @@ def certify_dataset(
             raise it.
         seed: Seed of the noise; None takes the folder's seed, or for a new one the operating
             system's, and records it. Deterministic methods have none.
-        runner: Name of the runner, ``"local"``.
+        runner: ``"local"`` (this machine) or ``"ray"`` (``pip install deqcert[ray]``).
+        workers: How many workers, and what each may use; a number is that many, None is one, in
+            this process (Ray: as many as fit). See docs/running.md.
         watch: Callbacks for progress.
 
     Returns:
@@ -75,11 +87,11 @@ def certify_dataset(
         ConfigurationError: Model and data do not fit, a number is out of range, or a seed was given
             where nothing is drawn.
         RunFolderError: The folder holds something else, is in use, or cannot be written.
+        WorkerError: Workers cannot be started, or are lost again and again.
     """
     watch = watch or Watch()
     _check(certifier, data, skip, limit)
-    if runner not in RUNNERS:
-        raise unknown_name("runner", runner, RUNNERS)
+    hands = _runner(certifier, runner, workers)
     configuration = {
         **certifier.configuration,
         "data": data.name,
@@ -89,16 +101,18 @@ def certify_dataset(
         "skip": skip,
         **_noise(certifier, out, seed),
     }
-    with RunFolder.create_or_resume(out, configuration, _environment(certifier, runner)) as run:
-        indices = list(range(0, len(data), skip))[:limit]
-        missing = [index for index in indices if index not in run.done]
-        watch.started(len(indices) - len(missing), len(indices))
-        certified = RUNNERS[runner]().certify(
-            certifier, data, missing, seed=configuration.get("seed"), progress=watch.draws
-        )
-        for index, certificate in certified:
-            watch.finished(run.append(certificate, data[index].label))
-    return RunFolder.open(out)
+    with RunFolder.create_or_resume(out, configuration, _environment(certifier, hands)) as run:
+        indices = range(0, len(data), skip)[:limit]
+        done = sum(index in run.done for index in indices)
+        missing = (index for index in indices if index not in run.done)
+        watch.started(done, len(indices))
+        work = Work(certifier=certifier, data=data, indices=missing, seed=configuration.get("seed"))
+        file = ProgressFile(run.path, done=done, total=len(indices))
+        with closing(file), closing(hands.certify(work, _both(file, watch))) as certified:
+            for index, certificate in ((found.index, found) for found in certified):
+                watch.finished(run.append(certificate, int(data.labels[index])))
+                file.finished_image()
+        return run
 
 
 def _check(certifier: AnyCertifier, data: Dataset, skip: int, limit: int | None) -> None:
@@ -138,20 +152,49 @@ def _seed(out: str | PathLike[str], seed: int | None) -> int:
     if seed is not None:
         return check_seed(seed)
     if is_run_folder(out):
-        stored = RunFolder.open(out).configuration.get("seed")
+        stored = read_run_json(Path(out))["configuration"].get("seed")
         # A run without noise is of another configuration, which opening it to write will say.
         return fresh_seed() if stored is None else int(stored)
     return fresh_seed()
 
 
-def _environment(certifier: AnyCertifier, runner: str) -> dict[str, Any]:
+def _environment(certifier: AnyCertifier, runner: Runner) -> dict[str, Any]:
     """Return what may differ between the sessions of one run without changing its records."""
     smoothed = isinstance(certifier, Certifier)
     return {
         **software(),
         **model_facts(_model(certifier), certifier.configuration["weights_digest"]),
-        "device": str(certifier.classifier.device) if smoothed else "cpu",
-        "threads": torch.get_num_threads(),
+        "device": device_of(certifier),
         "batch_size": certifier.batch_size if smoothed else certifier.subject.batch_size,
-        "runner": runner,
+        **runner.facts(certifier),
     }
+
+
+def _runner(certifier: AnyCertifier, name: str, workers: Workers | int | None) -> Runner:
+    """Return the runner of that name, if it fits the certifier.
+
+    Raises:
+        UnknownNameError: No such runner.
+        ConfigurationError: Settings that do not fit.
+    """
+    if name not in RUNNERS:
+        raise unknown_name("runner", name, RUNNERS)
+    settings = workers if isinstance(workers, Workers) else Workers(count=workers)
+    if settings.time_limit is not None and not isinstance(certifier, Certifier):
+        raise ConfigurationError(
+            "a time limit is for methods that draw noise; the others take a known number of steps"
+        )
+    return RUNNERS[name](settings)
+
+
+def _both(file: ProgressFile, watch: Watch) -> Working:
+    """Return what tells the folder and the caller what workers are at."""
+
+    def working(worker: str, index: int | None, stage: str, done: int, total: int) -> None:
+        if stage == "gone":
+            file.gone(worker)
+        else:
+            file.work(worker, index, stage, done, total)
+        watch.working(worker, index, stage, done, total)
+
+    return working

@@ -1,10 +1,12 @@
 """Randomized smoothing of equilibrium models: noise, sampling, audit, certifier."""
 
-from deqcert.smoothing.certifier import Certifier, Settings, majority_class
+from deqcert.smoothing.certifier import Certifier
 from deqcert.smoothing.chains import Serialization
 from deqcert.smoothing.classifier import NO_CLASS, Labels, ReferenceClassifier
+from deqcert.smoothing.majority import majority_class
 from deqcert.smoothing.noise import NOISE_STREAM, NoiseSource, fresh_seed
 from deqcert.smoothing.sampling import Sampler
+from deqcert.smoothing.settings import Settings
 
 __all__ = [
     "NOISE_STREAM",

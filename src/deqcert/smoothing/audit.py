@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deqcert.certificate import Audit
-from deqcert.smoothing.sampling import Sampler
+from deqcert.smoothing.sampling import Draws
 from deqcert.smoothing.spent import Spent
 from deqcert.stats import AuditPlan, theorem_a_joint_lower, theorem_a_lower
 
@@ -28,7 +28,7 @@ class AuditedCount:
 
 
 def audited_count(
-    sampler: Sampler,
+    sampler: Draws,
     labels: np.ndarray,  # (n,) serialized labels
     predicted: int,
     plan: AuditPlan,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -12,87 +13,20 @@ import torch
 from torch import Tensor
 
 from deqcert.certificate import Certificate, Reference
-from deqcert.errors import ConfigurationError, NumericalWarning, unknown_name
+from deqcert.errors import ConfigurationError, NumericalWarning
 from deqcert.models import EquilibriumModel
 from deqcert.smoothing.chains import Serialization
-from deqcert.smoothing.classifier import (
-    Labels,
-    ReferenceClassifier,
-    check_image,
-    precision_name,
-)
+from deqcert.smoothing.classifier import ReferenceClassifier, check_image, precision_name
 from deqcert.smoothing.hardware import HardwareBatch
-from deqcert.smoothing.methods import METHODS, Outcome, Procedure
+from deqcert.smoothing.majority import majority_class
+from deqcert.smoothing.methods import GUARANTEES, METHODS, Outcome, Procedure, given_up
 from deqcert.smoothing.noise import NOISE_STREAM, NoiseSource, check_seed, fresh_seed
 from deqcert.smoothing.proved import EXACT, require_proofs
-from deqcert.smoothing.sampling import Progress, Sampler, no_progress
+from deqcert.smoothing.sampling import Draws, Progress, Sampler, no_progress
+from deqcert.smoothing.settings import Settings, check_count, default_serial, default_warmup
 from deqcert.smoothing.spent import Spent
-from deqcert.smoothing.starts import STARTS
 from deqcert.solvers import SolverSpec
-from deqcert.stats import certified_radius, check_feasible, majority_p_value
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Everything that decides a certificate besides model, image and seed.
-
-    These are the names of the `Certifier` arguments, of the command line's options and of the run
-    folder's configuration; values are plain JSON types.
-    """
-
-    sigma: float
-    n0: int
-    n: int
-    alpha: float
-    method: str
-    reference: str
-    serial: str
-    warmup: str
-    start: str
-    chains: int
-    audit: int | float | str
-    dtype: str
-
-    def __post_init__(self) -> None:
-        if not (np.isfinite(self.sigma) and self.sigma > 0):
-            raise ConfigurationError(f"sigma must be finite and > 0, but got {self.sigma}")
-        if not 0 < self.alpha < 1:
-            raise ConfigurationError(f"alpha must lie in (0, 1), but got {self.alpha}")
-        for name in ("n0", "n", "chains"):
-            check_count(name, getattr(self, name))
-        if self.method not in METHODS:
-            raise unknown_name("method", self.method, METHODS)
-        if self.start not in STARTS:
-            raise unknown_name("start", self.start, STARTS)
-        if self.method in ("standard", "proved"):
-            check_feasible(n=self.n, alpha=self.alpha, audit=None)
-        else:
-            check_feasible(n=self.n, alpha=self.alpha, audit=self.audit)
-
-
-def check_count(name: str, value: object) -> int:
-    """Return `value` if it is an integer >= 1.
-
-    Raises:
-        ConfigurationError: It is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ConfigurationError(f"{name} must be an integer >= 1, but got {value!r}")
-    return int(value)
-
-
-def default_serial(reference: SolverSpec, start: str) -> str:
-    """Return the warm solver for a reference: three Anderson steps as published, or one step.
-
-    Three steps save nothing where the reference takes about as many, and from a linear prediction
-    one step at a time goes as far as a draw needs.
-    """
-    return "picard:1" if start == "linear" or reference.max_steps <= 5 else "anderson:3"
-
-
-def default_warmup(reference: SolverSpec) -> str:
-    """Return the solver of the first serialized batch: as published, never above the reference."""
-    return str(reference) if reference.max_steps < 10 else "anderson:10"
+from deqcert.stats import certified_radius
 
 
 class Certifier:
@@ -231,10 +165,38 @@ class Certifier:
             ``1 - alpha`` over the noise (and the audit), the smoothed class is
             ``certificate.prediction`` for every image closer than ``certificate.radius`` in L2.
         """
+        seed = fresh_seed() if seed is None else seed
+        return self.certificate(self.sampler(image, seed=seed, index=index, progress=progress))
+
+    def certificate(self, sampler: Draws) -> Certificate:
+        """Certify the image of a sampler: what `certify` does, wherever draws are labelled."""
         started = time.perf_counter()
-        seed, index = check_seed(fresh_seed() if seed is None else seed), _check_index(index)
         spent, pilot = Spent(), Spent()
-        outcome = self._run(image, seed, index, self.settings, spent, pilot, progress)
+        outcome = self._run(sampler, self.settings, spent, pilot)
+        seconds = time.perf_counter() - started
+        return self._record(outcome, sampler.noise, spent, pilot, seconds)
+
+    def abstention(
+        self, plan: Mapping[str, Any], *, seed: int, index: int, seconds: float
+    ) -> Certificate:
+        """Return the record of an image that was given up before anything was known about it.
+
+        Args:
+            plan: Its ``reason``, and what else should be on record.
+            seed: Seed of the noise.
+            index: Index of the image.
+            seconds: Seconds spent.
+        """
+        outcome = given_up(
+            np.zeros(self.classifier.num_classes, dtype=np.int64),
+            {"method": "abstain", **plan},
+            guarantee=GUARANTEES[self.settings.method],
+        )
+        return self._record(outcome, self.noise(seed, index), Spent(), Spent(), seconds)
+
+    def _record(
+        self, outcome: Outcome, noise: NoiseSource, spent: Spent, pilot: Spent, seconds: float
+    ) -> Certificate:
         radius = certified_radius(outcome.p_lower, self.settings.sigma)
         certified = outcome.predicted is not None and radius > 0.0
         settings, how = self.settings, self._serialization
@@ -260,14 +222,14 @@ class Certifier:
             start=settings.start if outcome.serialized else None,
             chains=how.chains if outcome.serialized else None,
             noise=NOISE_STREAM,
-            seed=seed,
-            index=index,
+            seed=noise.seed,
+            index=noise.index,
             plan=outcome.plan,
             steps=spent.steps_quantiles(),
             residual=spent.residual_quantiles(),
             unconverged=spent.unconverged,
             cell_evaluations=spent.cell_evaluations + pilot.cell_evaluations,
-            seconds=time.perf_counter() - started,
+            seconds=seconds,
         )
 
     def _reference(self) -> Reference:
@@ -305,39 +267,51 @@ class Certifier:
             ConfigurationError: `n` or `alpha` out of range.
             InputError: As in `certify`.
         """
-        seed, index = check_seed(fresh_seed() if seed is None else seed), _check_index(index)
+        seed = fresh_seed() if seed is None else seed
+        sampler = self.sampler(image, seed=seed, index=index, progress=progress)
         settings = replace(self.settings, n=n, alpha=float(alpha))
         if settings.method == "standard":
-            sampler = self._sampler(image, seed, index, progress)
-            labels = sampler.cold("predict", range(settings.n), Spent())
             return majority_class(
-                labels,
+                sampler.cold("predict", range(settings.n), Spent()),
                 classes=self.classifier.num_classes,
                 margin=self.classifier.margin,
                 alpha=settings.alpha,
             )
-        outcome = self._run(image, seed, index, settings, Spent(), Spent(), progress)
+        outcome = self._run(sampler, settings, Spent(), Spent())
         return outcome.predicted if outcome.p_lower > 0.5 else None
 
-    def _sampler(
-        self, image: Tensor | np.ndarray, seed: int, index: int, progress: Progress
-    ) -> Sampler:
-        pixels = check_image(image, self.classifier.input_shape)
-        noise = NoiseSource(
-            seed=seed, index=index, shape=tuple(pixels.shape), sigma=self.settings.sigma
-        )
-        return Sampler(self.classifier, pixels, noise, batch_size=self._batch, progress=progress)
-
-    def _run(
+    def sampler(
         self,
-        image: Tensor | np.ndarray,
+        image: Tensor | np.ndarray,  # (C, H, W)
+        *,
         seed: int,
         index: int,
-        settings: Settings,
-        spent: Spent,
-        pilot: Spent,
-        progress: Progress,
-    ) -> Outcome:
+        progress: Progress = no_progress,
+    ) -> Sampler:
+        """Return what labels draws of one image in this process.
+
+        Raises:
+            ConfigurationError: Seed or index out of range.
+            InputError: As in `certify`.
+        """
+        pixels = check_image(image, self.classifier.input_shape)
+        noise = self.noise(seed, index)
+        return Sampler(self.classifier, pixels, noise, batch_size=self._batch, progress=progress)
+
+    def noise(self, seed: int, index: int) -> NoiseSource:
+        """Return the noise of one image.
+
+        Raises:
+            ConfigurationError: Seed or index out of range.
+        """
+        return NoiseSource(
+            seed=check_seed(seed),
+            index=_check_index(index),
+            shape=tuple(self.classifier.input_shape),
+            sigma=self.settings.sigma,
+        )
+
+    def _run(self, sampler: Draws, settings: Settings, spent: Spent, pilot: Spent) -> Outcome:
         procedure = Procedure(
             n0=settings.n0,
             n=settings.n,
@@ -345,32 +319,7 @@ class Certifier:
             audit=settings.audit,
             serialization=self._serialization,
         )
-        sampler = self._sampler(image, seed, index, progress)
         return METHODS[settings.method](sampler, procedure, spent, pilot)
-
-
-def majority_class(
-    labels: Labels,
-    *,
-    classes: int,
-    margin: float,
-    alpha: float,
-) -> int | None:
-    """Return the class that wins the exact two-sided test against its runner-up, or None.
-
-    Cohen et al. (2019), Proposition 2. Near ties count for the runner-up: whichever way they would
-    fall, the returned class stays the winner of the test. Failed draws form a group of their own.
-    """
-    clear = labels.clear(margin)
-    counts = np.bincount(clear[clear >= 0], minlength=classes + 1)
-    # Failed draws are a group of their own: it may win, but is never returned.
-    counts[classes] = int((labels.label < 0).sum())
-    ties = len(clear) - int(counts.sum())
-    first, second = np.argsort(-counts, kind="stable")[:2]
-    n_a, n_b = int(counts[first]), int(counts[second]) + ties
-    if first == classes or n_a <= n_b:
-        return None
-    return int(first) if majority_p_value(n_a, n_b) <= alpha else None
 
 
 def _check_index(index: int) -> int:

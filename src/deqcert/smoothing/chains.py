@@ -36,23 +36,33 @@ class Serialization:
 
 
 class Chains:
-    """All chains of one image: solves draw after draw of each and counts what that cost."""
+    """Some chains of one image: solves draw after draw of each and counts what that cost.
+
+    Args:
+        classifier: The reference classifier.
+        image: The clean image.
+        how: How labels are made.
+        chains: Which of the image's chains these are; here they are numbered from 0.
+        spent: Where costs are counted.
+    """
 
     def __init__(
         self,
         classifier: ReferenceClassifier,
         image: Tensor,  # (C, H, W)
         how: Serialization,
+        chains: range,
         spent: Spent,
     ) -> None:
         self.classifier = classifier
         self.how = how
         self.spent = spent
-        self.start = make_start(how.start, how.chains)
+        self.start = make_start(how.start, len(chains))
         if self.start.needs_clean:
             moved = image[None].to(device=classifier.device, dtype=classifier.dtype)
             _, solution = solve_rows(classifier.model, moved, how.warmup)
-            spent.add(solution, how.warmup)
+            if chains.start == 0:  # counted once, however the chains are spread
+                spent.add(solution, how.warmup)
             self.start.clean(solution.state)
 
     def advance(

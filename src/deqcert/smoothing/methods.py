@@ -11,8 +11,8 @@ import numpy as np
 from deqcert.certificate import Audit
 from deqcert.smoothing.audit import audited_count
 from deqcert.smoothing.chains import Serialization
-from deqcert.smoothing.proved import ProvedSolves, require_proofs
-from deqcert.smoothing.sampling import Sampler, count_labels
+from deqcert.smoothing.proved import require_proofs
+from deqcert.smoothing.sampling import Draws, count_labels
 from deqcert.smoothing.spent import Spent
 from deqcert.stats import (
     AuditPlan,
@@ -58,7 +58,7 @@ class Outcome:
     plan: dict[str, Any] = field(default_factory=dict)
 
 
-def standard(sampler: Sampler, procedure: Procedure, spent: Spent, pilot: Spent) -> Outcome:
+def standard(sampler: Draws, procedure: Procedure, spent: Spent, pilot: Spent) -> Outcome:
     """Certify by independent cold solves (Cohen, Rosenfeld, Kolter 2019; THEORY 2).
 
     Guarantee:
@@ -71,7 +71,7 @@ def standard(sampler: Sampler, procedure: Procedure, spent: Spent, pilot: Spent)
 
 
 def _independent(
-    sampler: Sampler,
+    sampler: Draws,
     procedure: Procedure,
     spent: Spent,
     counts0: np.ndarray,  # (classes,)
@@ -93,7 +93,7 @@ def _independent(
     )
 
 
-def srs(sampler: Sampler, procedure: Procedure, spent: Spent, pilot: Spent) -> Outcome:
+def srs(sampler: Draws, procedure: Procedure, spent: Spent, pilot: Spent) -> Outcome:
     """Certify by serialized solves and a random audit (THEORY 3, Theorems A and A').
 
     The selection draws are labelled cold, and also serialized: from both the size of the audit is
@@ -111,11 +111,11 @@ def srs(sampler: Sampler, procedure: Procedure, spent: Spent, pilot: Spent) -> O
     predicted = _most_frequent(counts0)
     if predicted is None:
         reason = "no selection draw has a clear label"
-        return _given_up(counts0, {"method": "abstain", "reason": reason})
+        return given_up(counts0, {"method": "abstain", "reason": reason})
     plan = _plan(sampler, procedure, reference, predicted, pilot)
     record = _plan_record(plan)
     if plan.method == "abstain":
-        return _given_up(counts0, record)
+        return given_up(counts0, record)
     if plan.method == "standard":
         return _independent(sampler, procedure, spent, counts0, record)
     labels = sampler.serialized("estimation", procedure.n, procedure.serialization, spent)
@@ -136,7 +136,7 @@ def srs(sampler: Sampler, procedure: Procedure, spent: Spent, pilot: Spent) -> O
 
 
 def _plan(
-    sampler: Sampler,
+    sampler: Draws,
     procedure: Procedure,
     reference: np.ndarray,  # (n0,) clear cold labels of the selection draws
     predicted: int,
@@ -171,7 +171,8 @@ def _plan(
         pilot_missed=int((confirmed & ~claimed).sum()),
         n=procedure.n,
         alpha=procedure.alpha,
-        cost_ratio=warm_cost / max(cold_cost, 1e-9),
+        # A linear start may settle every draw without a cell evaluation.
+        cost_ratio=max(warm_cost, 1e-9) / max(cold_cost, 1e-9),
         audit=procedure.audit,
     )
 
@@ -192,12 +193,13 @@ def _plan_record(plan: AuditPlan) -> dict[str, Any]:
     return record
 
 
-def _given_up(
+def given_up(
     counts0: np.ndarray,  # (classes,)
     plan: dict[str, Any],
     *,
     guarantee: str = "audited",
 ) -> Outcome:
+    """Return the outcome of an image of which nothing is claimed; the plan says why."""
     return Outcome(
         predicted=None,
         p_lower=0.0,
@@ -211,7 +213,7 @@ def _given_up(
     )
 
 
-def srs_paper(sampler: Sampler, procedure: Procedure, spent: Spent, pilot: Spent) -> Outcome:
+def srs_paper(sampler: Draws, procedure: Procedure, spent: Spent, pilot: Spent) -> Outcome:
     """Repeat Theorem 3.1 of Gao et al. (2024) as published, for comparison.
 
     Guarantee:
@@ -226,7 +228,7 @@ def srs_paper(sampler: Sampler, procedure: Procedure, spent: Spent, pilot: Spent
     predicted = _most_frequent(counts0)
     if predicted is None:
         reason = "no selection draw has a label"
-        return _given_up(counts0, {"method": "abstain", "reason": reason}, guarantee="none")
+        return given_up(counts0, {"method": "abstain", "reason": reason}, guarantee="none")
     labels = sampler.serialized("estimation", procedure.n, how, spent)
     counts = count_labels(labels, classes)
     first = min(how.chains, max(procedure.n - 1, 0))
@@ -271,7 +273,7 @@ def _most_frequent(counts: np.ndarray) -> int | None:
     return int(counts.argmax()) if counts.sum() > 0 else None
 
 
-def proved(sampler: Sampler, procedure: Procedure, spent: Spent, pilot: Spent) -> Outcome:
+def proved(sampler: Draws, procedure: Procedure, spent: Spent, pilot: Spent) -> Outcome:
     """Certify by serialized solves whose labels are proved one by one (THEORY 4).
 
     A draw counts for the class only if a bound on the distance to its exact equilibrium proves
@@ -286,22 +288,14 @@ def proved(sampler: Sampler, procedure: Procedure, spent: Spent, pilot: Spent) -
     how, classes = procedure.serialization, sampler.classifier.num_classes
 
     def counted(stage: str, n: int, account: Spent) -> np.ndarray:
-        solves = ProvedSolves(
-            sampler.classifier,
-            sampler.image,
-            spec=how.serial,
-            start=how.start,
-            chains=how.chains,
-            spent=account,
-        )
-        return count_labels(sampler.serialized(stage, n, how, account, solves=solves), classes)
+        return count_labels(sampler.serialized(stage, n, how, account, proved=True), classes)
 
     model = require_proofs(sampler.classifier.model, how.start)
     counts0 = counted("selection", procedure.n0, pilot)
     predicted = _most_frequent(counts0)
     if predicted is None:
         reason = "no selection draw has a proved label"
-        return _given_up(counts0, {"method": "abstain", "reason": reason}, guarantee="proved")
+        return given_up(counts0, {"method": "abstain", "reason": reason}, guarantee="proved")
     counts = counted("estimation", procedure.n, spent)
     count = int(counts[predicted])
     plan = {
@@ -324,9 +318,11 @@ def proved(sampler: Sampler, procedure: Procedure, spent: Spent, pilot: Spent) -
     )
 
 
-METHODS: dict[str, Callable[[Sampler, Procedure, Spent, Spent], Outcome]] = {
+METHODS: dict[str, Callable[[Draws, Procedure, Spent, Spent], Outcome]] = {
     "standard": standard,
     "srs": srs,
     "proved": proved,
     "srs-paper": srs_paper,
 }
+GUARANTEES = {"standard": "standard", "srs": "audited", "proved": "proved", "srs-paper": "none"}
+"""The guarantee of records of each method, those that give an image up included."""

@@ -16,7 +16,8 @@ from deqcert.smoothing.chains import Chains, Serialization
 from deqcert.smoothing.classifier import NO_CLASS, Labels, ReferenceClassifier
 from deqcert.smoothing.hardware import HardwareBatch
 from deqcert.smoothing.noise import NoiseSource
-from deqcert.smoothing.settling import FIT_ROWS, PredictedSolves, Settling
+from deqcert.smoothing.proved import ProvedSolves
+from deqcert.smoothing.settling import FIT_ROWS, Fit, PredictedSolves, Settling, fitted
 from deqcert.smoothing.spent import Spent
 
 Progress = Callable[[str, int, int], None]
@@ -40,6 +41,45 @@ class SerialSolves(Protocol):
         ...
 
 
+class Draws(Protocol):
+    """What methods ask of the draws of one image, wherever these are labelled."""
+
+    classifier: ReferenceClassifier
+    noise: NoiseSource
+
+    def cold(
+        self,
+        stage: str,
+        indices: np.ndarray | range,
+        spent: Spent,
+        *,
+        shown_as: str | None = None,
+    ) -> Labels:
+        """Return cold reference labels, as `Sampler.cold`."""
+        ...
+
+    def cold_counts(self, stage: str, n: int, spent: Spent) -> np.ndarray:
+        """Count cold reference labels, as `Sampler.cold_counts`."""
+        ...
+
+    def serialized(
+        self,
+        stage: str,
+        n: int,
+        how: Serialization,
+        spent: Spent,
+        *,
+        shown_as: str | None = None,
+        proved: bool = False,
+    ) -> np.ndarray:
+        """Return serialized labels, as `Sampler.serialized`."""
+        ...
+
+    def prepare(self, how: Serialization, spent: Spent) -> None:
+        """Make what serialized labels need, as `Sampler.prepare`."""
+        ...
+
+
 class Sampler:
     """Draws noisy copies of one image and labels them.
 
@@ -50,6 +90,9 @@ class Sampler:
         batch_size: Rows computed at once; a matter of hardware. A `HardwareBatch` is shared, so
             that what one image learns about the memory holds for the next.
         progress: Called after each hardware batch.
+
+    Attributes:
+        fit: What `prepare` has made, which may also be given: the fit of the start ``linear``.
     """
 
     def __init__(
@@ -66,7 +109,7 @@ class Sampler:
         self.noise = noise
         self.batch = HardwareBatch(batch_size) if isinstance(batch_size, int) else batch_size
         self.progress = progress
-        self._settling: Settling | None = None
+        self.fit: Fit | None = None
 
     def noisy(self, stage: str, indices: np.ndarray | range) -> Tensor:  # (count, C, H, W)
         """Return noisy copies; never clipped: the theorem is about x + e as it is."""
@@ -80,16 +123,12 @@ class Sampler:
         self,
         stage: str,
         indices: np.ndarray | range,  # (count,) ascending
-        *,
-        chains: int | None = None,
     ) -> AbstractContextManager[Iterator[tuple[range, Tensor]]]:
         """Give an iterator over noisy copies, the next ones made while the last are computed.
 
-        It yields positions in `indices` and the copies, a hardware batch at a time; no batch
-        crosses a multiple of `chains`.
+        It yields positions in `indices` and the copies, a hardware batch at a time.
         """
-        count = len(indices)
-        places = _places(count, chains or max(count, 1), self.batch.rows)
+        places = _places(len(indices), self.batch.rows)
         return made_ahead(lambda part: self.noisy(stage, indices[part.start : part.stop]), places)
 
     def cold(
@@ -115,15 +154,17 @@ class Sampler:
         stage: str,
         n: int,
         spent: Spent,
+        *,
+        first: int = 0,
     ) -> np.ndarray:  # (classes,) int64
-        """Count the clear cold reference labels of draws 0..n-1, in memory that is flat in n."""
+        """Count the clear cold reference labels of n draws, in memory that is flat in n."""
         counts = np.zeros(self.classifier.num_classes, dtype=np.int64)
 
         def count(place: range, some: Labels) -> None:
             del place
             counts[:] += count_labels(some.clear(self.classifier.margin), len(counts))
 
-        self._cold(stage, range(n), spent, count, stage)
+        self._cold(stage, range(first, first + n), spent, count, stage)
         return counts
 
     def _cold(
@@ -152,48 +193,86 @@ class Sampler:
         spent: Spent,
         *,
         shown_as: str | None = None,
-        solves: SerialSolves | None = None,
-    ) -> np.ndarray:  # (n,) int16
-        """Return serialized labels of draws 0..n-1; draw i belongs to chain ``i % chains``.
+        proved: bool = False,
+        chains: range | None = None,
+    ) -> np.ndarray:  # (draws of these chains,) int16
+        """Return serialized labels of draws 0..n-1; draw i belongs to chain ``i % how.chains``.
 
-        Nothing is claimed about them: Theorem A holds for any labels at all. Two bytes a draw are
-        kept, and the states of the chains. `solves` makes them; None takes what `how` describes.
+        Nothing is claimed about them unless they are proved: Theorem A holds for any labels at all.
+        Two bytes a draw are kept, and the states of the chains.
+
+        Args:
+            stage: Stage of the noise.
+            n: Draws of all chains.
+            how: How labels are made.
+            spent: Where costs are counted.
+            shown_as: What progress is reported as; default the stage.
+            proved: Take the labels that are proved (`proved.ProvedSolves`) instead.
+            chains: The draws of these chains alone, in order; None means all. What is done once
+                for an image, not for a draw, is counted with chain 0.
         """
-        labels = np.full(n, NO_CLASS, dtype=np.int16)
-        chains = self._serial_solves(how, spent) if solves is None else solves
+        chains = range(how.chains) if chains is None else chains
+        labels = np.full(chain_draws(n, how.chains, chains), NO_CLASS, dtype=np.int16)
+        solves = self._solves(how, spent, chains, proved)
+        made = 0
 
         def solve(place: range, images: Tensor, low: int, high: int) -> None:
-            chain = place.start % how.chains
-            found = chains.advance(images[low:high], chain + low, chain + high)
-            labels[place.start + low : place.start + high] = found
+            chain = place.start % how.chains - chains.start
+            found = solves.advance(images[low:high], chain + low, chain + high)
+            labels[made + low : made + high] = found
 
-        with self.batches(stage, range(n), chains=how.chains) as batches:
+        places = _chain_places(n, how.chains, chains, self.batch.rows)
+        with made_ahead(lambda part: self.noisy(stage, part), places) as batches:
             for place, images in batches:
                 self.batch.each(len(place), partial(solve, place, images))
-                self.progress(shown_as or stage, place.stop, n)
-                if place.stop % how.chains == 0 or place.stop == n:
-                    chains.end_batch()
+                made += len(place)
+                self.progress(shown_as or stage, made, len(labels))
+                if place.stop == n or (place.stop - chains.stop) % how.chains == 0:
+                    solves.end_batch()
         return labels
 
     def prepare(self, how: Serialization, spent: Spent) -> None:
         """Make what serialized labels need once per image: the fit of the start ``linear``."""
-        if how.start == "linear" and self._settling is None:
+        if how.start == "linear" and self.fit is None:
             rows = self.noisy("start", range(FIT_ROWS))
-            self._settling = Settling(self.classifier, rows, how, spent)
+            self.fit = fitted(self.classifier, rows, how, spent)
 
-    def _serial_solves(self, how: Serialization, spent: Spent) -> SerialSolves:
+    def _solves(
+        self, how: Serialization, spent: Spent, chains: range, proved: bool
+    ) -> SerialSolves:
+        if proved:
+            return ProvedSolves(
+                self.classifier,
+                self.image,
+                spec=how.serial,
+                start=how.start,
+                chains=len(chains),
+                spent=spent,
+            )
         self.prepare(how, spent)
-        if how.start == "linear" and self._settling is not None:
-            return PredictedSolves(self._settling, spent)
-        return Chains(self.classifier, self.image, how, spent)
+        if self.fit is not None and how.start == "linear":
+            return PredictedSolves(Settling(self.classifier, how.serial, self.fit), spent)
+        return Chains(self.classifier, self.image, how, chains, spent)
 
 
-def _places(count: int, chains: int, rows: int) -> Iterator[range]:
-    """Cut 0..count-1 into batches of at most `rows`, none across a multiple of `chains`."""
-    for first in range(0, count, chains):
-        end = min(first + chains, count)
-        for low in range(first, end, rows):
+def _places(count: int, rows: int) -> Iterator[range]:
+    """Cut 0..count-1 into batches of at most `rows`."""
+    for low in range(0, count, rows):
+        yield range(low, min(low + rows, count))
+
+
+def _chain_places(n: int, every: int, chains: range, rows: int) -> Iterator[range]:
+    """Cut the draws of some chains into batches of at most `rows`, none across a round of them."""
+    for first in range(0, n, every):
+        end = min(first + chains.stop, n)
+        for low in range(first + chains.start, end, rows):
             yield range(low, min(low + rows, end))
+
+
+def chain_draws(n: int, every: int, chains: range) -> int:
+    """Return how many of the draws 0..n-1 belong to some of `every` chains."""
+    rounds, rest = divmod(n, every)
+    return rounds * len(chains) + len(range(chains.start, min(chains.stop, rest)))
 
 
 def count_labels(labels: np.ndarray, classes: int) -> np.ndarray:  # (classes,) int64

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from deqcert.smoothing.chains import Serialization
 from deqcert.smoothing.classifier import Labels, ReferenceClassifier, labels_of
 from deqcert.smoothing.predictor import LinearPredictor
 from deqcert.smoothing.spent import Spent
-from deqcert.solvers import Solution, State, select_rows
+from deqcert.solvers import Solution, SolverSpec, State, select_rows
 
 FIT_ROWS = 64
 """Noisy copies the prediction is fitted to; 20 do nearly as well, and they are solved once."""
@@ -20,42 +22,37 @@ ROUNDS = 3
 """Warm solves that a draw without a clear lead gets at most."""
 
 
-class Settling:
-    """What one image's prediction knows: the linear map, and how far leads still move after it.
+@dataclass(frozen=True)
+class Fit:
+    """What one image's prediction knows; it may be sent to other processes.
 
-    The fit rows have a noise stage of their own and are solved by the warm-up solver. A draw's
-    label is settled after so many rounds (0: the prediction alone) when its lead is above the
-    largest change that any fit row's lead still had to go through there.
+    Attributes:
+        predictor: The linear map; None where no fit row could be solved.
+        thresholds: Per round, the largest change of a fit row's lead that was still to come.
+    """
+
+    predictor: LinearPredictor | None
+    thresholds: tuple[float, ...]
+
+
+class Settling:
+    """Labels from one image's prediction: the linear map, and how far leads still move after it.
+
+    A draw's label is settled after so many rounds (0: the prediction alone) when its lead is above
+    the largest change that any fit row's lead still had to go through there.
 
     Args:
         classifier: The reference classifier.
-        images: The noisy fit rows.
-        how: Solvers.
-        spent: Account of the fit.
+        serial: Warm solver of a round.
+        fit: What `fitted` found.
     """
 
-    def __init__(
-        self,
-        classifier: ReferenceClassifier,
-        images: Tensor,  # (rows, C, H, W)
-        how: Serialization,
-        spent: Spent,
-    ) -> None:
+    def __init__(self, classifier: ReferenceClassifier, serial: SolverSpec, fit: Fit) -> None:
         self.classifier = classifier
-        self.serial = how.serial
-        moved = images.to(device=classifier.device, dtype=classifier.dtype)
-        goal, solution = classifier.labelled(moved, spec=how.warmup)
-        spent.add(solution, how.warmup)
-        usable = goal.label >= 0
-        kept = torch.from_numpy(np.flatnonzero(usable)).to(classifier.device)
-        self.predictor: LinearPredictor | None = None
-        if len(kept):
-            with torch.no_grad():
-                injection = classifier.model.inject(moved[kept])
-                self.predictor = LinearPredictor(injection, select_rows(solution.state, kept))
-        self.thresholds = self._measured(moved, goal, spent)
+        self.serial = serial
+        self.fit = fit
 
-    def _measured(self, images: Tensor, goal: Labels, spent: Spent) -> list[float]:
+    def measured(self, images: Tensor, goal: Labels, spent: Spent) -> tuple[float, ...]:
         """Return, per round, the largest change of a fit row's lead that was still to come."""
         found, solution = self._predicted(images)
         thresholds = []
@@ -68,14 +65,14 @@ class Settling:
             if done + 1 < ROUNDS:
                 found, solution = self._solved(images, solution.state)
                 spent.add(solution, self.serial)
-        return thresholds
+        return tuple(thresholds)
 
     def labelled(self, images: Tensor) -> tuple[Labels, Solution]:  # images: (rows, C, H, W)
         """Return labels, and what was spent on each row; the states are the predicted ones."""
         images = images.to(device=self.classifier.device, dtype=self.classifier.dtype)
         found, solution = self._predicted(images)
         rows, state = np.arange(len(images)), solution.state
-        for threshold in self.thresholds:
+        for threshold in self.fit.thresholds:
             unclear = np.flatnonzero(found.lead[rows] <= threshold)
             if not len(unclear):
                 break
@@ -89,7 +86,8 @@ class Settling:
 
     def _predicted(self, images: Tensor) -> tuple[Labels, Solution]:
         model = self.classifier.model
-        start = model.initial_state if self.predictor is None else self.predictor
+        predictor = self.fit.predictor
+        start = model.initial_state if predictor is None else predictor
         logits, state = start_rows(model, images, start)
         none = torch.zeros(len(images), dtype=torch.int32, device=images.device)
         solution = Solution(
@@ -105,6 +103,33 @@ class Settling:
     def _solved(self, images: Tensor, state: State) -> tuple[Labels, Solution]:
         logits, solution = solve_rows(self.classifier.model, images, self.serial, state0=state)
         return labels_of(logits, solution), solution
+
+
+def fitted(
+    classifier: ReferenceClassifier,
+    images: Tensor,  # (rows, C, H, W)
+    how: Serialization,
+    spent: Spent,
+) -> Fit:
+    """Fit the prediction of one image to noisy rows, which have a noise stage of their own.
+
+    Args:
+        classifier: The reference classifier.
+        images: The noisy fit rows; the warm-up solver solves them.
+        how: Solvers.
+        spent: Account of the fit.
+    """
+    moved = images.to(device=classifier.device, dtype=classifier.dtype)
+    goal, solution = classifier.labelled(moved, spec=how.warmup)
+    spent.add(solution, how.warmup)
+    kept = torch.from_numpy(np.flatnonzero(goal.label >= 0)).to(classifier.device)
+    predictor: LinearPredictor | None = None
+    if len(kept):
+        with torch.no_grad():
+            injection = classifier.model.inject(moved[kept])
+            predictor = LinearPredictor(injection, select_rows(solution.state, kept))
+    settling = Settling(classifier, how.serial, Fit(predictor, ()))
+    return Fit(predictor, settling.measured(moved, goal, spent))
 
 
 class PredictedSolves:

@@ -1,0 +1,76 @@
+"""Everything that decides a certificate besides model, image and seed: names, ranges, defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from deqcert.errors import ConfigurationError, unknown_name
+from deqcert.smoothing.methods import METHODS
+from deqcert.smoothing.starts import STARTS
+from deqcert.solvers import SolverSpec
+from deqcert.stats import check_feasible
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that decides a certificate besides model, image and seed.
+
+    These are the names of the `Certifier` arguments, of the command line's options and of the run
+    folder's configuration; values are plain JSON types.
+    """
+
+    sigma: float
+    n0: int
+    n: int
+    alpha: float
+    method: str
+    reference: str
+    serial: str
+    warmup: str
+    start: str
+    chains: int
+    audit: int | float | str
+    dtype: str
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.sigma) and self.sigma > 0):
+            raise ConfigurationError(f"sigma must be finite and > 0, but got {self.sigma}")
+        if not 0 < self.alpha < 1:
+            raise ConfigurationError(f"alpha must lie in (0, 1), but got {self.alpha}")
+        for name in ("n0", "n", "chains"):
+            check_count(name, getattr(self, name))
+        if self.method not in METHODS:
+            raise unknown_name("method", self.method, METHODS)
+        if self.start not in STARTS:
+            raise unknown_name("start", self.start, STARTS)
+        if self.method in ("standard", "proved"):
+            check_feasible(n=self.n, alpha=self.alpha, audit=None)
+        else:
+            check_feasible(n=self.n, alpha=self.alpha, audit=self.audit)
+
+
+def check_count(name: str, value: object) -> int:
+    """Return `value` if it is an integer >= 1.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ConfigurationError(f"{name} must be an integer >= 1, but got {value!r}")
+    return int(value)
+
+
+def default_serial(reference: SolverSpec, start: str) -> str:
+    """Return the warm solver for a reference: three Anderson steps as published, or one step.
+
+    Three steps save nothing where the reference takes about as many, and from a linear prediction
+    one step at a time goes as far as a draw needs.
+    """
+    return "picard:1" if start == "linear" or reference.max_steps <= 5 else "anderson:3"
+
+
+def default_warmup(reference: SolverSpec) -> str:
+    """Return the solver of the first serialized batch: as published, never above the reference."""
+    return str(reference) if reference.max_steps < 10 else "anderson:10"
