@@ -51,6 +51,7 @@ class Part:
 
 
 PARTS = (
+    Part(name="startup", script="startup.py", full="", quick="--repeats 5"),
     Part(name="cell_cost", script="cell_cost.py", full="", quick="--rows 64 --repeats 3"),
     Part(
         name="overhead",
