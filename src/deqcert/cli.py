@@ -246,6 +246,14 @@ def report(
             "guarantee is not checked."
         ),
     ] = None,
+    html: Annotated[
+        bool,
+        typer.Option(
+            "--html",
+            help="Write report.html too: one page that opens offline, with interactive curves and "
+            "a table of all images.",
+        ),
+    ] = False,
 ) -> None:
     """Print and write tables and certified-accuracy curves of one or more runs.
 
@@ -257,7 +265,11 @@ def report(
     known = parse_published(published)
     listed = [read_cohen(path, **known) if path.is_file() else path for path in runs]
     made = make_report(
-        listed, radii=parse_radii(radii), linf_radii=parse_radii(linf_radii), out=out_dir
+        listed,
+        radii=parse_radii(radii),
+        linf_radii=parse_radii(linf_radii),
+        out=out_dir,
+        html=html,
     )
     out.print(made)
 

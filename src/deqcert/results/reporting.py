@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -35,6 +35,7 @@ from deqcert.results.summary import (
 )
 
 FOLDER = "report"
+PAGE = "report.html"
 
 
 @runtime_checkable
@@ -89,6 +90,15 @@ class Report:
         return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
+@dataclass(frozen=True)
+class _Read:
+    """A run as read: folder, name, records."""
+
+    folder: RunFolder | CohenLog
+    name: str
+    records: list[Record]
+
+
 def report(
     runs: Run | Sequence[Run],
     *,
@@ -96,6 +106,7 @@ def report(
     linf_radii: Iterable[float] | None = None,
     out: str | PathLike[str] | None = None,
     rho: float = 0.001,
+    html: bool = False,
 ) -> Report:
     """Summarise one or several runs: a table to print, files to keep.
 
@@ -114,28 +125,68 @@ def report(
         out: Folder for the files; default ``report`` in the folder of a single run. Several runs
             without `out` write nothing.
         rho: Failure probability of each high-probability accuracy, in (0, 1).
+        html: Write ``report.html`` too: one page that opens offline, with interactive curves and a
+            table of all images. Runs without records are then allowed.
 
     Raises:
         RunFolderError: Not a run folder, no records yet, damaged, or the disk refused.
-        ConfigurationError: No runs, or a radius or `rho` out of range.
+        ConfigurationError: No runs, a radius or `rho` out of range, or a page of several runs
+            without `out`.
+        MissingPageLibraryError: What `html` needs is not installed.
     """
     folders = _opened(runs)
-    records = [list(folder.records()) for folder in folders]
-    for folder, rows in zip(folders, records, strict=True):
-        if not rows:
-            raise RunFolderError(f"{folder.path} has no records yet")
-    grids = _grids(records, radii, linf_radii)
-    summaries = [
-        summarize(rows, radii=grids[norm_of(rows)], name=name, rho=rho)
-        for rows, name in zip(records, _names(folders), strict=True)
+    read = [
+        _Read(folder, name, list(folder.records()))
+        for folder, name in zip(folders, _names(folders), strict=True)
     ]
-    notes = notes_on(folders, records, summaries)
     place = Path(out) if out is not None else _own_place(folders)
+    _require_page_place(place, html)
+    empty = [run for run in read if not run.records]
+    if empty and not html:
+        raise RunFolderError(f"{empty[0].folder.path} has no records yet")
+    full = [run for run in read if run.records]
+    summaries = _summaries(full, radii, linf_radii, rho)
+    notes = notes_on([run.folder for run in full], [run.records for run in full], summaries)
+    notes += [f"{run.name} has no records yet." for run in empty]
     files: list[Path] = []
     if place is not None:
-        files, more = _write(place, folders, records, summaries, notes)
+        page = {PAGE: _page(read, summaries, notes)} if html else {}
+        files, more = _write(place, full, summaries, notes, page)
         notes += more
     return Report(summaries=tuple(summaries), notes=tuple(notes), files=tuple(files))
+
+
+def _summaries(
+    read: Sequence[_Read],
+    radii: Iterable[float] | None,
+    linf_radii: Iterable[float] | None,
+    rho: float,
+) -> list[Summary]:
+    """Return the summaries of runs with records, all of one norm at the same radii."""
+    grids = _grids([run.records for run in read], radii, linf_radii)
+    return [
+        summarize(run.records, radii=grids[norm_of(run.records)], name=run.name, rho=rho)
+        for run in read
+    ]
+
+
+def _require_page_place(place: Path | None, html: bool) -> None:
+    if html and place is None:
+        raise ConfigurationError(
+            "an HTML report of several runs needs a folder: out (--out FOLDER)"
+        )
+
+
+def _page(read: Sequence[_Read], summaries: Sequence[Summary], notes: Sequence[str]) -> str:
+    """Return the page of all runs, with and without records."""
+    from deqcert.results.html import read_run, render_page
+
+    found = {summary.name: summary for summary in summaries}
+    runs = [
+        read_run(run.folder, run.records, number=number, name=run.name, summary=found.get(run.name))
+        for number, run in enumerate(read)
+    ]
+    return render_page(runs, notes)
 
 
 def _note_style(note: str) -> str:
@@ -205,16 +256,14 @@ def _default_grid(norm: str, records: Sequence[Sequence[Record]]) -> list[float]
 
 def _write(
     place: Path,
-    folders: Sequence[RunFolder | CohenLog],
-    records: Sequence[Sequence[Record]],
+    read: Sequence[_Read],
     summaries: Sequence[Summary],
     notes: Sequence[str],
+    page: Mapping[str, str],
 ) -> tuple[list[Path], list[str]]:
     """Write all files into `place`; return their paths, and a note where plots are missing."""
     groups = by_norm(summaries)
-    runs = {
-        s.name: (folder, rows) for s, folder, rows in zip(summaries, folders, records, strict=True)
-    }
+    runs = {run.name: (run.folder, run.records) for run in read}
     contents: dict[str, str | bytes] = {}
     more: list[str] = []
     for group in groups:
@@ -232,6 +281,7 @@ def _write(
         else:
             contents |= {f"certified_accuracy{ending}.{k}": data for k, data in pictures.items()}
     contents["summary.json"] = json.dumps([s.to_json() for s in summaries], indent=2) + "\n"
+    contents |= page
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -204,12 +204,25 @@ def high_probability_accuracy(certified: int, images: int, *, alpha: float, rho:
         alpha: Failure probability of one certificate, in [0, 1).
         rho: Failure probability of the result, in (0, 1).
     """
+    return max(0, certified - false_at_most(images, alpha=alpha, rho=rho)) / images
+
+
+def false_at_most(images: int, *, alpha: float, rho: float) -> int:
+    """Return how many of `images` certificates may be false at most, with probability 1 - rho.
+
+    Each is false with probability at most `alpha`, independently of the others: this is the
+    ``1 - rho`` quantile of Binomial(images, alpha).
+
+    Args:
+        images: All certificates, >= 1.
+        alpha: Failure probability of one, in [0, 1).
+        rho: Failure probability of the result, in (0, 1).
+    """
     if alpha == 0.0:
-        return certified / images
+        return 0
     from scipy.stats import binom  # slow to import, and most uses of this module need no bound
 
-    false = int(binom.ppf(1.0 - rho, images, alpha))
-    return max(0, certified - false) / images
+    return int(binom.ppf(1.0 - rho, images, alpha))
 
 
 def default_radii(sigmas: Iterable[float], largest: float) -> list[float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
 
 from rich.table import Table
 from rich.text import Text
@@ -213,9 +214,14 @@ def _percent(
     return cell
 
 
+def average_radius(value: float, norm: str) -> str:
+    """Return an average of certified radii, rounded down as they are."""
+    decimals = 3 if norm == L2 else 5  # Linf radii are of the order of a pixel's level
+    return str(Decimal(value).quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_FLOOR))
+
+
 def _average_radius(summary: Summary) -> str:
-    # Linf radii are of the order of a pixel's level.
-    return f"{summary.average_certified_radius:.{3 if summary.norm == L2 else 5}f}"
+    return average_radius(summary.average_certified_radius, summary.norm)
 
 
 def _guarantee(summary: Summary) -> str:

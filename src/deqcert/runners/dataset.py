@@ -18,6 +18,7 @@ from deqcert.results.run_folder import read_run_json
 from deqcert.runners.base import AnyCertifier, Runner, Work, Working
 from deqcert.runners.environment import model_facts, software
 from deqcert.runners.local import LocalRunner, device_of
+from deqcert.runners.thumbnails import with_thumbnails
 from deqcert.runners.workers import Workers
 from deqcert.smoothing import NOISE_STREAM, Certifier, fresh_seed
 from deqcert.smoothing.noise import check_seed
@@ -109,8 +110,8 @@ def certify_dataset(
         work = Work(certifier=certifier, data=data, indices=missing, seed=configuration.get("seed"))
         file = ProgressFile(run.path, done=done, total=len(indices))
         with closing(file), closing(hands.certify(work, _both(file, watch))) as certified:
-            for index, certificate in ((found.index, found) for found in certified):
-                watch.finished(run.append(certificate, int(data.labels[index])))
+            for certificate in with_thumbnails(certified, data, run):
+                watch.finished(run.append(certificate, int(data.labels[certificate.index])))
                 file.finished_image()
         return run
 
