@@ -38,6 +38,53 @@ if TYPE_CHECKING:
 out = Console()
 err = Console(stderr=True)
 
+RunnerName = Annotated[
+    str,
+    typer.Option(
+        help="How the work is spread: local (this machine), or ray (a cluster; needs "
+        r"deqcert\[ray])."
+    ),
+]
+WorkerCount = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        help="Workers, each with a copy of the model. Default: 1, in this process; with ray as "
+        "many as fit, also when the cluster grows.",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(help="Threads of each worker. Default: the cores shared equally; with ray 1."),
+]
+Gpus = Annotated[
+    float | None,
+    typer.Option(
+        help="GPUs of each worker: 1, or a fraction of one that several share. Default: 1 with "
+        "--device cuda, else 0."
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of a Ray cluster, such as auto. Default: one is started here for the run."
+    ),
+]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        help="Seconds of work on one image at most; then it is recorded as an abstention, with its "
+        "reason. Default: no limit."
+    ),
+]
+Block = Annotated[
+    int | None,
+    typer.Option(
+        help="Cut images into blocks of so many draws (chains stay whole), for several workers at "
+        "one image; changes no record. Default: images stay whole."
+    ),
+]
+
 SMOOTHING = (
     "sigma", "n0", "n", "alpha", "reference", "serial", "warmup", "start", "audit", "chains",
     "device", "dtype", "seed",
@@ -88,7 +135,13 @@ def certify(
         typer.Option(help="interval: against images with pixels in [0, 1] alone, or against all."),
     ] = True,
     batch_size: BatchSize = None,
-    runner: Annotated[str, typer.Option(help="How the work is spread: local.")] = "local",
+    runner: RunnerName = "local",
+    workers: WorkerCount = None,
+    threads: Threads = None,
+    gpus: Gpus = None,
+    address: Address = None,
+    time_limit: TimeLimit = None,
+    block: Block = None,
     device: Device = None,
     dtype: Precision = "float32",
     seed: Seed = None,
@@ -99,7 +152,7 @@ def certify(
     del config
     from deqcert.data import load_data
     from deqcert.models import load_model
-    from deqcert.runners import certify_dataset
+    from deqcert.runners import Workers, certify_dataset
     from deqcert.runners.console import console_watch
 
     refuse_idle_options(context, method)
@@ -122,6 +175,14 @@ def certify(
         "steps": steps,
         "within_pixels": within_pixels,
     }
+    hands = Workers(
+        count=workers,
+        threads=threads,
+        gpus=gpus,
+        address=address,
+        time_limit=time_limit,
+        block=block,
+    )
     certifier = make_certifier(load_model(model), method, settings, batch_size)
     images = load_data(data, split=split, folder=data_dir)
     with console_watch(method, err) as watch:
@@ -133,6 +194,7 @@ def certify(
             limit=limit,
             seed=seed,
             runner=runner,
+            workers=hands,
             watch=watch,
         )
     out.print(f"{len(run.done)} records in {run.path}", highlight=False, soft_wrap=True)

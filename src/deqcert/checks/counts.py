@@ -13,6 +13,7 @@ from deqcert.stats.forecast import WEIGHTS
 
 GUARANTEE = {
     ("standard", "standard"): "standard",
+    ("standard", "abstain"): "standard",
     ("srs", "srs"): "audited",
     ("srs", "standard"): "standard",
     ("srs", "abstain"): "audited",
@@ -41,6 +42,12 @@ def planned(record: Mapping[str, Any]) -> str:
 def is_serialized(record: Mapping[str, Any]) -> bool:
     """Whether the estimation labels come from warm solves."""
     return planned(record) in ("srs", "srs-paper", "proved")
+
+
+def stopped(record: Mapping[str, Any]) -> bool:
+    """Whether the image was given up for its time limit, before anything was known about it."""
+    plan = record.get("plan", {})  # deterministic records have none
+    return plan.get("method") == "abstain" and "time_limit" in plan
 
 
 def check_counts(place: Place, record: Mapping[str, Any], audit: Any) -> Iterator[Problem]:
@@ -72,6 +79,9 @@ def check_counts(place: Place, record: Mapping[str, Any], audit: Any) -> Iterato
     yield from place.expect("guarantee", record["guarantee"], expected, why)
     yield from _check_shares(place, record)
     yield from _check_serialization(place, record)
+    if record["method"] == "standard" and planned(record) == "abstain" and not stopped(record):
+        why = "independent draws are given up for a time limit alone, which belongs on record"
+        yield place.problem("plan.time_limit", None, "seconds", why)
     if planned(record) == "abstain":
         yield from _check_given_up(place, record)
     else:
@@ -141,6 +151,13 @@ def _check_given_up(place: Place, record: Mapping[str, Any]) -> Iterator[Problem
     yield from place.expect("counts", sum(record["counts"]), 0, why)
     yield from place.expect("count", record["count"], 0, why)
     yield from place.expect("audit", record["audit"], None, why)
+    if stopped(record):
+        limit = record["plan"]["time_limit"]
+        if type(limit) not in (int, float) or not limit > 0:
+            why = "a time limit is a number of seconds"
+            yield place.problem("plan.time_limit", limit, "a number > 0", why)
+        why = "of an image given up for its time limit nothing is known"
+        yield from place.expect("counts0", sum(record["counts0"]), 0, why)
 
 
 def _check_count(place: Place, record: Mapping[str, Any]) -> Iterator[Problem]:
@@ -259,7 +276,9 @@ def _check_cost(place: Place, record: Mapping[str, Any], longest: int) -> Iterat
     cost, draws = record["cell_evaluations"], record["n0"] + record["n"]
     # Each draw may be solved cold and warm, a few times over, and a fit take some rows besides.
     low, high = 0, 6 * (draws + 400) * longest
-    if record["method"] == "standard":
+    if stopped(record):
+        high = 0  # what the worker had spent went with it
+    elif record["method"] == "standard":
         low, high = draws, draws * longest
     if not low <= cost <= high:
         why = "so many draws cost more than that, or less"

@@ -25,7 +25,7 @@ import numpy as np
 from scipy import stats
 from torch import Tensor
 
-from deqcert.checks.counts import is_serialized, selected_class
+from deqcert.checks.counts import is_serialized, selected_class, stopped
 from deqcert.checks.problems import DrawCheck, Place, Problem
 from deqcert.checks.read import Record
 from deqcert.smoothing import Certifier
@@ -71,6 +71,8 @@ class DrawTest:
         """Test one record; the second is None where it claims nothing that draws could test."""
         if len(record["counts0"]) != self.certifier.classifier.num_classes:
             return [], None  # reported already
+        if stopped(record):
+            return [], None  # no draws, no claim
         source = self._sampler(image, seed=record["seed"], index=record["index"])
         problems = list(self._selection(source, place, record))
         if is_serialized(record):

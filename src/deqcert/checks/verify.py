@@ -19,7 +19,7 @@ from deqcert.checks.consistency import (
     check_set,
     check_table,
 )
-from deqcert.checks.counts import check_counts
+from deqcert.checks.counts import check_counts, stopped
 from deqcert.checks.deterministic import (
     DeterministicCertifier,
     certify_again,
@@ -290,6 +290,11 @@ def _replay(
         how.watch(done, len(chosen), f"image {index}")
         if index >= len(data):
             continue  # reported already
+        if stopped(item.record):
+            result.notes.append(
+                f"image {index} was given up for its time limit: nothing to replay, nothing claimed"
+            )
+            continue
         if how.draws is None or not isinstance(certifier, Certifier):
             _replay_whole(certifier, data[index].image, item, how.place, result)
             continue
