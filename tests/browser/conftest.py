@@ -45,6 +45,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
         "--disable-dev-shm-usage",
         "--disable-background-networking",
         "--hide-scrollbars",
+        "--force-prefers-reduced-motion",  # a click does not wait for a page that glides
         f"--window-size={WIDTH},{HEIGHT}",
         f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
     ):
