@@ -122,7 +122,7 @@ def test_a_broken_row_stays_alone(dtype):
         assert not bool(b[[5, 9]].isfinite().flatten(1).all(1).any())
 
 
-def test_what_they_do_not_serve_is_computed_plainly():
+def test_what_they_do_not_serve_is_computed_plainly(monkeypatch):
     model = _model("odd")
     fast = inference_copy(model)
     x, state = _given(model, 4, SINGLE)
@@ -132,7 +132,11 @@ def test_what_they_do_not_serve_is_computed_plainly():
     with plain_parts(fast):
         plain = _ends(fast, x, state)
     assert torch.equal(plain[1], fast.head.plain(state))
-    assert not torch.equal(plain[1], fast.head(state))
+    monkeypatch.setattr(
+        fast.head.plain, "forward", None
+    )  # bits may agree, so none may be asked for
+    assert torch.allclose(plain[1], fast.head(state), atol=1e-5)
+    monkeypatch.undo()
     assert fast.head(tuple(part[:0] for part in state)).shape == (0, 3)
     double = inference_copy(model, dtype=DOUBLE)
     assert type(double.stem) is Stem

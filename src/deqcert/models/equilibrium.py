@@ -66,6 +66,13 @@ class EquilibriumModel(nn.Module, ABC):
     def cell(self, state: Any, injection: Any) -> State:
         """Return f(state, injection), of the same structure and shapes as `state`."""
 
+    def first_step(self, state0: Any, injection: Any) -> State:
+        """Return ``cell(state0, injection)`` of a `state0` that came from `initial_state`.
+
+        A model whose start is known beforehand may compute it more cheaply; nothing else may.
+        """
+        return self.cell(state0, injection)
+
     @abstractmethod
     def classify(self, state: Any) -> Tensor:  # (batch, classes)
         """Return the logits of a state."""

@@ -6,6 +6,7 @@ kernels, a fusion its paths' convolutions and two kernels; `fused_kernels` says 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
@@ -82,19 +83,24 @@ class FusedCell(FastPart):
 
     def forward(
         self,
-        state: tuple[Tensor, ...],  # each (batch, c_i, H_i, W_i)
+        state: tuple[Tensor, ...],  # each (batch, c_i, H_i, W_i), or one row for all
         top: Tensor,  # (batch, c_0, H_0, W_0)
         masks: tuple[Tensor, ...] | None,  # each (batch, c_i, 1, 1)
-    ) -> tuple[Tensor, ...]:  # shapes of `state`, channels last
+    ) -> tuple[Tensor, ...]:  # each (batch, c_i, H_i, W_i), channels last
         """Return f(state)."""
         if masks is not None or not self.serves(*state, top):
             return self.plain(state, top, masks)
         inputs = [_last(part) for part in (*state, top)]
-        out = tuple(torch.empty_like(part, memory_format=_LAST) for part in state)
+        out = tuple(_new_rows(part, len(top)) for part in state)
+        common = self._common(inputs[:-1]) if len(state[0]) < len(top) else None
 
         def work(low: int, high: int) -> None:
             parts = [part[low:high] for part in inputs]
-            self._rows(parts[:-1], parts[-1], [part[low:high] for part in out])
+            to = [part[low:high] for part in out]
+            if common is None:
+                self._rows(parts[:-1], parts[-1], to)
+            else:
+                self._rows_from(common, parts[-1], to)
 
         for_chunks(work, len(top), self._chunk_rows(inputs))
         return out
@@ -104,10 +110,36 @@ class FusedCell(FastPart):
             block(z, top if i == 0 else None)
             for i, (block, z) in enumerate(zip(self._blocks, state, strict=True))
         ]
-        for fusion, to in zip(self._fusions, out, strict=False):
-            fusion(blocks, to)
+        self._fuse(blocks, out, [{} for _ in self._fusions])
+
+    def _rows_from(self, common: _Common, top: Tensor, out: list[Tensor]) -> None:
+        rows = len(top)
+        first = _repeated(common.wide, rows)
+        self._blocks[0].end(first, _repeated(common.state, rows), top)
+        blocks = [first, *(_repeated(block, rows) for block in common.blocks)]
+        known = [{s: _repeated(x, rows) for s, x in paths.items()} for paths in common.paths]
+        self._fuse(blocks, out, known)
+
+    def _fuse(
+        self, blocks: list[Tensor], out: list[Tensor], known: list[dict[int, Tensor]]
+    ) -> None:
+        for fusion, to, paths in zip(self._fusions, out, known, strict=False):
+            fusion(blocks, to, paths)
         if not self._fusions:
             out[0].copy_(blocks[0])
+
+    def _common(self, state: list[Tensor]) -> _Common:  # one row each
+        """Compute what does not depend on the injection, once for all rows."""
+        made: list[_Common] = []
+
+        def work(low: int, high: int) -> None:
+            del low, high
+            blocks = [b(z, None) for b, z in zip(self._blocks[1:], state[1:], strict=True)]
+            paths = [fusion.from_below(blocks) for fusion in self._fusions]
+            made.append(_Common(state[0], self._blocks[0].widen(state[0]), blocks, paths))
+
+        for_chunks(work, 1, 1)  # inside one thread, as all rows are
+        return made[0]
 
     def _chunk_rows(self, parts: list[Tensor]) -> int:
         narrow = min(_rows_at_once(z) for z in parts)
@@ -119,6 +151,31 @@ def _rows_at_once(z: Tensor, widened: int = 1) -> int:  # (rows, c, H, W)
     """Return how many rows, a multiple of `GRAIN`, keep tensors of that many times c small."""
     size = widened * z[0].numel() * z.element_size()
     return max(1, _CHUNK_BYTES // (size * GRAIN)) * GRAIN
+
+
+@dataclass(frozen=True)
+class _Common:
+    """What all rows of one state share; a row of each.
+
+    Attributes:
+        state: The state at the highest resolution.
+        wide: What its block makes of it before the injection is added.
+        blocks: Whole blocks of the lower resolutions.
+        paths: For each fusion what comes from those, by source.
+    """
+
+    state: Tensor
+    wide: Tensor
+    blocks: list[Tensor]
+    paths: list[dict[int, Tensor]]
+
+
+def _new_rows(like: Tensor, rows: int) -> Tensor:  # (rows, c, H, W)
+    return like.new_empty(rows, *like.shape[2:], like.shape[1]).permute(0, 3, 1, 2)
+
+
+def _repeated(row: Tensor, rows: int) -> Tensor:  # (1, c, H, W) -> (rows, c, H, W)
+    return _new_rows(row, rows).copy_(row)
 
 
 class _Norm:
@@ -149,10 +206,19 @@ class _Block:
         return _last(torch.cat(made))
 
     def _rows(self, z: Tensor, injection: Tensor | None) -> Tensor:
-        first, second, third = self.norms
+        out = self.widen(z)
+        self.end(out, z, injection)
+        return out
+
+    def widen(self, z: Tensor) -> Tensor:
+        """Return what both convolutions make of a state."""
         wide = self.conv1(z)
-        _norm_relu(wide, first)
-        out = self.conv2(wide)
+        _norm_relu(wide, self.norms[0])
+        return self.conv2(wide)
+
+    def end(self, out: Tensor, z: Tensor, injection: Tensor | None) -> None:
+        """Replace that by what the block gives."""
+        _, second, third = self.norms
         state = _array(z)
         added = state if injection is None else _array(injection)
         _kernels().end_block(
@@ -165,7 +231,6 @@ class _Block:
             second.groups,
             second.eps,
         )
-        return out
 
 
 class _Path:
@@ -198,9 +263,17 @@ class _Fusion:
         self.groups, self.eps = last[0].groups, last[0].eps
         self.conv, self.norm = FastConv(fusion.conv, dtype), _Norm(fusion.norm)
 
-    def __call__(self, blocks: list[Tensor], to: Tensor) -> None:
+    def from_below(self, blocks: list[Tensor]) -> dict[int, Tensor]:
+        """Return what comes from the blocks of all but the highest resolution, by source."""
+        return {s: path(blocks[s - 1]) for s, path in self.paths.items() if s > 0}
+
+    def __call__(self, blocks: list[Tensor], to: Tensor, known: dict[int, Tensor]) -> None:
+        """Write f's part at this resolution to `to`; `known` are paths that are there already."""
         base = blocks[self.into]
-        paths = [path(blocks[source]) for source, path in self.paths.items()]
+        paths = [
+            known[source] if source in known else path(blocks[source])
+            for source, path in self.paths.items()
+        ]
         total = torch.empty_like(base, memory_format=_LAST)
         sizes = tuple((path.shape[2], path.shape[3]) for path in paths)
         _kernels().fuse(

@@ -106,10 +106,12 @@ def iterates(
     if steps < 1:
         raise ConfigurationError(f"steps must be at least 1, but got {steps}")
     state = model.initial_state(injection) if state0 is None else state0
+    step = model.first_step if state0 is None else model.cell
     states = []
     for _ in range(steps):
-        state = _mix(state, model.cell(state, injection), damping)
+        state = _mix(state, step(state, injection), damping)
         states.append(state)
+        step = model.cell
     return states
 
 

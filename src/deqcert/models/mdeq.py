@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from deqcert.models.equilibrium import EquilibriumModel
@@ -11,6 +12,7 @@ from deqcert.models.mdeq_cell import MDEQCell
 from deqcert.models.mdeq_config import MDEQConfig
 from deqcert.models.mdeq_ends import Stem, make_head
 from deqcert.models.mdeq_start import LearnedStart
+from deqcert.models.norms import order_for_training
 
 MDEQInjection = tuple[Tensor, tuple[Tensor, ...] | None]
 """The stem's output, and the dropout masks of this solve while training."""
@@ -40,7 +42,9 @@ class MDEQ(EquilibriumModel):
 
     def inject(self, x: Tensor) -> MDEQInjection:  # (batch, C, H, W), pixels in [0, 1]
         """Return the stem's output and, while training with dropout, fresh masks."""
-        top = self.stem(x)
+        top = (
+            order_for_training(self.stem(order_for_training(x))) if self.training else self.stem(x)
+        )
         return top, self._masks(top) if self.training and self.config.dropout > 0 else None
 
     def initial_state(self, injection: MDEQInjection) -> tuple[Tensor, ...]:
@@ -48,11 +52,20 @@ class MDEQ(EquilibriumModel):
         top, _ = injection
         if self.start is not None:
             return self.start(top)
-        return tuple(top.new_zeros(len(top), *shape) for shape in self.config.state_shapes)
+        last = top.is_contiguous(memory_format=torch.channels_last)
+        return tuple(_zeros(top, shape, last) for shape in self.config.state_shapes)
 
     def cell(self, state: tuple[Tensor, ...], injection: MDEQInjection) -> tuple[Tensor, ...]:
         """Return f(state, injection)."""
         return self.f(state, *injection)
+
+    def first_step(
+        self, state0: tuple[Tensor, ...], injection: MDEQInjection
+    ) -> tuple[Tensor, ...]:
+        """Return f(0, injection): what the blocks make of zeros is the same in every row."""
+        if self.start is not None:
+            return self.cell(state0, injection)
+        return self.f(tuple(part[:1] for part in state0), *injection)
 
     def classify(self, state: tuple[Tensor, ...]) -> Tensor:  # (batch, classes)
         """Return the logits."""
@@ -64,3 +77,11 @@ class MDEQ(EquilibriumModel):
             like.new_empty(len(like), count, 1, 1).bernoulli_(keep) / keep
             for count in self.config.channels
         )
+
+
+def _zeros(top: Tensor, shape: tuple[int, int, int], last: bool) -> Tensor:  # (batch, *shape)
+    """Return zeros of the type and in the memory order of `top`."""
+    channels, height, width = shape
+    if not last:
+        return top.new_zeros(len(top), *shape)
+    return top.new_zeros(len(top), height, width, channels).permute(0, 3, 1, 2)

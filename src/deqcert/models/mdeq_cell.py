@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from deqcert.models.layers import WeightNormConv2d
 from deqcert.models.mdeq_config import MDEQConfig
+from deqcert.models.norms import GroupNorm
 
 
 class MDEQCell(nn.Module):
@@ -27,11 +28,11 @@ class MDEQCell(nn.Module):
 
     def forward(
         self,
-        state: tuple[Tensor, ...],  # each (batch, c_i, H_i, W_i)
+        state: tuple[Tensor, ...],  # each (batch, c_i, H_i, W_i), or one row for all
         top: Tensor,  # (batch, c_0, H_0, W_0), added at the highest resolution alone
         masks: tuple[Tensor, ...] | None,  # each (batch, c_i, 1, 1)
-    ) -> tuple[Tensor, ...]:  # shapes of `state`
-        """Return f(state)."""
+    ) -> tuple[Tensor, ...]:  # each (batch, c_i, H_i, W_i)
+        """Return f(state); of a state of one row, that of every row, by broadcasting."""
         blocks = []
         for i, block in enumerate(self.blocks):
             mask = None if masks is None else masks[i]
@@ -46,10 +47,10 @@ class ResidualBlock(nn.Module):
         super().__init__()
         inner = expansion * channels
         self.conv1 = WeightNormConv2d(channels, inner, 3)
-        self.norm1 = nn.GroupNorm(groups, inner)
+        self.norm1 = GroupNorm(groups, inner)
         self.conv2 = WeightNormConv2d(inner, channels, 3)
-        self.norm2 = nn.GroupNorm(groups, channels)
-        self.norm3 = nn.GroupNorm(groups, channels)
+        self.norm2 = GroupNorm(groups, channels)
+        self.norm3 = GroupNorm(groups, channels)
 
     def forward(
         self,
@@ -58,7 +59,7 @@ class ResidualBlock(nn.Module):
         mask: Tensor | None,  # (batch, c, 1, 1)
     ) -> Tensor:  # (batch, c, H, W)
         """Return the block's output at one resolution."""
-        out = self.conv2(F.relu(self.norm1(self.conv1(z))))
+        out = self.conv2(self.norm1(self.conv1(z), relu=True))
         if mask is not None:
             out = out * mask
         if injection is not None:
@@ -78,7 +79,7 @@ class Fusion(nn.Module):
             _path(channels, source, into, groups) for source in range(len(channels))
         )
         self.conv = WeightNormConv2d(channels[into], channels[into], 1)
-        self.norm = nn.GroupNorm(max(1, groups // 2), channels[into], affine=affine)
+        self.norm = GroupNorm(max(1, groups // 2), channels[into], affine=affine)
 
     def forward(self, blocks: list[Tensor]) -> Tensor:  # each (batch, c_i, H_i, W_i)
         """Return the next state at this resolution."""
@@ -99,13 +100,13 @@ def _path(channels: tuple[int, ...], source: int, into: int, groups: int) -> nn.
     if source > into:
         return nn.Sequential(
             nn.Conv2d(channels[source], channels[into], 1, bias=False),
-            nn.GroupNorm(groups, channels[into]),
+            GroupNorm(groups, channels[into]),
         )
     layers: list[nn.Module] = []
     for step in range(source + 1, into + 1):
         out = channels[into] if step == into else channels[source]
         layers.append(nn.Conv2d(channels[source], out, 3, stride=2, padding=1, bias=False))
-        layers.append(nn.GroupNorm(groups, out))
+        layers.append(GroupNorm(groups, out))
         if step != into:
             layers.append(nn.ReLU())
     return nn.Sequential(*layers)

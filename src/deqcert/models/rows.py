@@ -110,8 +110,11 @@ def _solve_chunk(
     # The solver sees the real rows alone and pads each cell evaluation itself, so that padding
     # neither takes steps of its own nor keeps a finished batch running.
     injection = _cut(model.inject(_pad(x, size)), 0, count)
-    state = model.initial_state(injection) if state0 is None else state0
-    solution = solve(model.cell, state, injection, spec=spec, sizes=tuple(sizes))
+    if state0 is None:
+        state, first = model.initial_state(injection), model.first_step
+    else:
+        state, first = state0, None
+    solution = solve(model.cell, state, injection, spec=spec, sizes=tuple(sizes), first=first)
     logits = model.classify(map_tree(lambda part: _pad(part, size), solution.state))
     return logits[:count], solution
 

@@ -210,7 +210,8 @@ def _with_penalty(
     device = batch.images.device.type
     # Products of Jacobians, differentiated once more: not a place for eight bits of precision.
     with torch.autocast(device, enabled=False):
-        full = map_tree(torch.Tensor.float, (state, injection))
+        # In the usual memory order: second derivatives have no fast GroupNorm in the other.
+        full = map_tree(lambda part: part.float().contiguous(), (state, injection))
         penalty = jacobian_penalty(model, *full, generator=batch.probes)
     parts = terms.parts | {"jacobian": penalty.detach()}
     return Terms(terms.loss + batch.jacobian_weight * penalty, parts)
