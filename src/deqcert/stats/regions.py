@@ -110,7 +110,9 @@ class JointRegion:
         """Return the largest u1 with (u1, u2) in the region, rounded down; 1 within the strip."""
         u2 = np.asarray(u2, dtype=np.float64)
         edge = self.strip * self.alpha
-        z2 = -special.ndtri(u2)
+        above = ~(u2 <= edge)  # most of a long tail lies in the strip, and costs nothing
+        level = np.ones_like(u2)
+        z2 = -special.ndtri(u2[above])
         z1 = (self.threshold - math.sqrt(1.0 - self.weight**2) * z2) / self.weight
-        level = np.maximum(special.ndtr(-z1), edge) * (1.0 - ROUNDING)
-        return np.where(u2 <= edge, 1.0, level)
+        level[above] = np.maximum(special.ndtr(-z1), edge) * (1.0 - ROUNDING)
+        return level
