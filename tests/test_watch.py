@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from deqcert.results import RunFolder
 from deqcert.results.progress import ProgressFile
 from tests.results.made import CONFIGURATION, ENVIRONMENT, certificate
-from tests.test_cli import deqcert
+from tests.test_cli import QUICK, deqcert
 
 MAIN = "import sys; sys.argv[0] = 'deqcert'; from deqcert.cli import main; main()"
 
@@ -58,6 +59,25 @@ def test_watch_follows_a_run_to_its_end(tmp_path: Path) -> None:
     assert lines[-2].startswith("6/6 images (100 %) | certified so far: r = 0.00 100.0 %")
     counts = [int(line.partition("/")[0]) for line in lines[1:-1]]
     assert counts == sorted(counts)
+
+
+def test_watch_follows_a_real_run_to_its_end(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    certify = start("certify", *QUICK, "--max", "5", "--out", run, stderr=subprocess.PIPE)
+    with certify:
+        while not (run / "run.json").exists() and certify.poll() is None:
+            time.sleep(0.05)
+        with start("watch", run, "--every", "0.05", stdout=subprocess.PIPE) as watch:
+            said, _ = watch.communicate(timeout=300)
+        certify.communicate(timeout=300)
+    assert (certify.returncode, watch.returncode) == (0, 0)
+    lines = said.splitlines()
+    assert lines[0] == f"{run}: srs, sigma 0.5, n 200, digits test"
+    assert lines[-1] == "finished: 5 of 5 images"
+    assert lines[-2].startswith("5/5 images (100 %)")
+    counts = [int(line.partition("/")[0]) for line in lines[1:-1]]
+    assert counts == sorted(counts)
+    assert counts[-1] == 5
 
 
 def test_once_prints_and_leaves(tmp_path: Path) -> None:

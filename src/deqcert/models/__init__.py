@@ -18,6 +18,7 @@ from deqcert.models.mondeq import MonDEQ
 from deqcert.models.mondeq_config import MonDEQConfig
 from deqcert.models.proofs import UNPROVED, EquilibriumProof, Proof, ProvesLabels
 from deqcert.models.rows import BATCH_SIZES, solve_rows
+from deqcert.models.torchdeq import from_torchdeq
 from deqcert.models.wrap import from_classifier, from_functions
 from deqcert.models.zoo import ARCHITECTURES, ModelEntry, available_models, build, load_model
 
@@ -42,6 +43,7 @@ __all__ = [
     "equilibrium",
     "from_classifier",
     "from_functions",
+    "from_torchdeq",
     "import_checkpoint",
     "inference_copy",
     "iterates",

@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from deqcert.errors import CheckpointError, ConfigurationError, DeqcertError
+from deqcert.errors import CheckpointError, ConfigurationError
 from deqcert.models.equilibrium import EquilibriumModel
 from deqcert.models.families import FAMILIES, config_of, family_of
+from deqcert.models.hostile import NoLargerThan
 
 SUFFIX = ".safetensors"
 WEIGHTS_NAME = f"model{SUFFIX}"
@@ -96,9 +97,12 @@ def read_model(path: Path, *, pretrained: bool = True) -> EquilibriumModel:
             "build; build it and call load_weights"
         )
     try:
-        model = FAMILIES[header["family"]].build(header["config"])
-    except (DeqcertError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} has a damaged configuration: {error}") from error
+        with NoLargerThan(sum(tensor.numel() for tensor in tensors.values())):
+            model = FAMILIES[header["family"]].build(header["config"])
+    except Exception as error:  # written by anybody, it may break anything on the way
+        raise CheckpointError(
+            f"{path} has a damaged configuration: {_first_line(error)}"
+        ) from error
     if pretrained:
         _fill(model, tensors, header, path)
     return model.eval()
@@ -171,8 +175,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _parse(text: str, source: Path) -> dict[str, Any]:
     try:
         header = json.loads(text)
-    except ValueError as error:
-        raise CheckpointError(f"{source} has a damaged header: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{source} has a damaged header: {_first_line(error)}") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         found = header.get("format") if isinstance(header, dict) else header
         raise CheckpointError(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from deqcert.models.equilibrium import EquilibriumModel
+from deqcert.models.hub import HubModel
 from deqcert.models.implicit import GradientSpec
 from deqcert.models.layers import start_plain_convolutions
 from deqcert.models.mdeq_cell import MDEQCell
@@ -18,7 +19,7 @@ MDEQInjection = tuple[Tensor, tuple[Tensor, ...] | None]
 """The stem's output, and the dropout masks of this solve while training."""
 
 
-class MDEQ(EquilibriumModel):
+class MDEQ(HubModel, EquilibriumModel):
     """An MDEQ classifier: state at n resolutions, injection at the highest, z0 = 0 unless learnt.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -161,11 +162,17 @@ class MDEQConfig:
             raise ConfigurationError(f"dropout must lie in [0, 1), but got {self.dropout}")
         if self.init_std <= 0.0:
             raise ConfigurationError(f"init_std must be above 0, but got {self.init_std}")
-        for name in ("mean", "std"):
-            if len(getattr(self, name)) not in (1, self.input_shape[0]):
-                raise ConfigurationError(
-                    f"{name} must have 1 value or one per channel ({self.input_shape[0]}), "
-                    f"but got {getattr(self, name)}"
-                )
-        if min(self.std) <= 0.0:
-            raise ConfigurationError(f"std must be above 0, but got {self.std}")
+        check_pixel_numbers(self.mean, self.std, channels=self.input_shape[0])
+
+
+def check_pixel_numbers(mean: tuple[float, ...], std: tuple[float, ...], *, channels: int) -> None:
+    """Raise `ConfigurationError` unless these are one value, or one per channel, std above 0."""
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, channels):
+            raise ConfigurationError(
+                f"{name} must have 1 value or one per channel ({channels}), but got {values}"
+            )
+        if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in values):
+            raise ConfigurationError(f"{name} must be finite numbers, but got {values}")
+    if min(std) <= 0.0:
+        raise ConfigurationError(f"std must be above 0, but got {std}")

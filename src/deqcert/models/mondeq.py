@@ -9,6 +9,7 @@ from torch import Tensor
 
 from deqcert.errors import ConfigurationError
 from deqcert.models.equilibrium import EquilibriumModel
+from deqcert.models.hub import HubModel
 from deqcert.models.implicit import GradientSpec
 from deqcert.models.mondeq_config import MonDEQConfig
 from deqcert.models.mondeq_layers import (
@@ -25,7 +26,7 @@ MonDEQInjection = tuple[Tensor, Tensor | None, float]
 """The bias u(x); in an inference copy, a bound of its rounding error per row; the step size."""
 
 
-class MonDEQ(EquilibriumModel):
+class MonDEQ(HubModel, EquilibriumModel):
     """z* = relu(W z* + U x + b) with I - W >= m I: one equilibrium, found by splitting.
 
     A cell evaluation is one step of the configured splitting, its size chosen from the operator;

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deqcert.errors import ConfigurationError, unknown_name
+from deqcert.models.mdeq_config import check_pixel_numbers
 
 KINDS = ("dense", "conv")
 CONSTRAINTS = ("quadratic", "absolute")
@@ -116,11 +117,4 @@ class MonDEQConfig:
             raise ConfigurationError(f"m must be finite and > 0, but got {self.m}")
         if self.constraint == "absolute" and self.m >= 1:
             raise ConfigurationError(f"m must be below 1 where abs(W) is bound, but got {self.m}")
-        for name in ("mean", "std"):
-            if len(getattr(self, name)) not in (1, self.input_shape[0]):
-                raise ConfigurationError(
-                    f"{name} must have 1 value or one per channel ({self.input_shape[0]}), "
-                    f"but got {getattr(self, name)}"
-                )
-        if min(self.std) <= 0.0:
-            raise ConfigurationError(f"std must be above 0, but got {self.std}")
+        check_pixel_numbers(self.mean, self.std, channels=self.input_shape[0])

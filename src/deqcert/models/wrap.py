@@ -66,11 +66,7 @@ def from_functions(
         "inject": inject, "initial_state": initial_state, "cell": cell, "classify": classify
     }  # fmt: skip
     for role, function in functions.items():
-        if held := _held_modules(function):
-            raise ConfigurationError(
-                f"{role} must reach its weights through its first argument, "
-                f"but holds on to the module {held[0]!r}"
-            )
+        require_own_weights(role, function)
     return _Functions(
         module,
         functions,
@@ -128,6 +124,15 @@ class _Functions(EquilibriumModel):
 
     def classify(self, state: Any) -> Tensor:
         return self._functions["classify"](self.module, state)
+
+
+def require_own_weights(role: str, function: Callable[..., Any]) -> None:
+    """Raise `ConfigurationError` if a function reaches a module other than by its arguments."""
+    if held := _held_modules(function):
+        raise ConfigurationError(
+            f"{role} must reach its weights through its first argument, "
+            f"but holds on to the module {held[0]!r}"
+        )
 
 
 def _held_modules(function: Callable[..., Any]) -> list[str]:

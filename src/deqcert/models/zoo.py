@@ -12,6 +12,7 @@ from deqcert.errors import CheckpointError, unknown_name
 from deqcert.models.checkpoints import SUFFIX, read_model
 from deqcert.models.equilibrium import EquilibriumModel
 from deqcert.models.families import FAMILIES, Config, build_config
+from deqcert.models.hub import is_hub_id, load_from_hub
 from deqcert.models.mdeq_config import MDEQConfig
 from deqcert.models.mondeq_config import MonDEQConfig
 
@@ -214,15 +215,19 @@ def load_model(name_or_path: str | Path, *, pretrained: bool = True) -> Equilibr
 
     Args:
         name_or_path: A zoo name such as ``mdeq-digits-s050`` (the bare architecture means noise
-            level 0.50), a checkpoint folder, or a ``.safetensors`` file.
+            level 0.50), a checkpoint folder, a ``.safetensors`` file, or a hub id ``OWNER/NAME``
+            where there is no folder of that name.
         pretrained: False builds the named architecture with fresh weights.
 
     Raises:
         UnknownNameError: No such name.
-        CheckpointError: A checkpoint that is missing, damaged or foreign, or no weights ship for
-            this name.
+        CheckpointError: A checkpoint that is missing, damaged, foreign or out of reach, or no
+            weights ship for this name.
+        MissingHubError: A hub id, and huggingface_hub is not installed.
     """
     text = str(name_or_path)
+    if isinstance(name_or_path, str) and is_hub_id(text):
+        return load_from_hub(text, pretrained=pretrained)
     if isinstance(name_or_path, Path) or _is_path(text):
         return read_model(Path(text), pretrained=pretrained)
     architecture = _architecture_of(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deqcert.results.cohen import CohenLog, read_cohen
+from deqcert.results.frame import frame
 from deqcert.results.reporting import Report, report
 from deqcert.results.run_folder import RunFolder, is_run_folder
 from deqcert.results.summary import Summary, summarize
@@ -12,6 +13,7 @@ __all__ = [
     "Report",
     "RunFolder",
     "Summary",
+    "frame",
     "is_run_folder",
     "read_cohen",
     "report",

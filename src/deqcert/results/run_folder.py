@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -21,6 +21,9 @@ from deqcert.results.configuration import as_json, require_same
 from deqcert.results.files import LineFile, cannot_write, write_atomically
 from deqcert.results.progress import PROGRESS
 from deqcert.results.records import Record, encode, make_record, read_records
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = 1
 RUN, RECORDS, COHEN, LOCK = "run.json", "records.jsonl", "cohen.tsv", ".lock"
@@ -126,6 +129,12 @@ class RunFolder:
         """
         for record, _ in read_records(self.path / RECORDS):
             yield record
+
+    def frame(self) -> pd.DataFrame:
+        """Return the records as a pandas frame: see `deqcert.results.frame`."""
+        from deqcert.results.frame import frame
+
+        return frame(self)
 
     def close(self) -> None:
         """Close the files and release the lock; a second call does nothing."""
