@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         NumericalWarning,
         RunFolderError,
         TrainingError,
+        TrainingPaused,
         UnknownNameError,
         WorkerError,
     )
@@ -54,6 +55,7 @@ _HOMES = {
     "RunFolderError": "deqcert.errors",
     "SolverSpec": "deqcert.solvers",
     "TrainingError": "deqcert.errors",
+    "TrainingPaused": "deqcert.errors",
     "UnknownNameError": "deqcert.errors",
     "WorkerError": "deqcert.errors",
     "certify_dataset": "deqcert.runners",

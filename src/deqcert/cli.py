@@ -33,7 +33,7 @@ from deqcert.cli_options import (
     parse_radii,
     read_toml,
 )
-from deqcert.errors import ConfigurationError, DeqcertError, NumericalWarning
+from deqcert.errors import ConfigurationError, DeqcertError, NumericalWarning, TrainingPaused
 
 if TYPE_CHECKING:
     from deqcert.models import EquilibriumModel
@@ -50,6 +50,9 @@ app = typer.Typer(
 
 out = Console()
 err = Console(stderr=True)
+
+PAUSED = 75
+"""Exit code of work that stopped because its time was up: EX_TEMPFAIL, call again."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -70,6 +73,9 @@ def one_line_errors(command: Function) -> Function:
         try:
             return command(*args, **kwargs)
         except DeqcertError as error:
+            if isinstance(error, TrainingPaused):
+                err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+                raise typer.Exit(PAUSED) from None
             err.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
@@ -166,6 +172,10 @@ def train(
         float | None, typer.Option(help="Share of the training images held out, in [0, 1).")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random, >= 0.")] = 0,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Save and stop after so long, exit code 75; the same call goes on."),
+    ] = None,
     device: Device = None,
     data_dir: DataFolder = None,
     config: Annotated[
@@ -206,6 +216,7 @@ def train(
             watch=watch,
             device=device,
             model_settings=chosen.model,
+            pause_after=None if minutes is None else 60.0 * minutes,
         )
     out.print(f"trained model in {result.path}", highlight=False, soft_wrap=True)
 

@@ -46,6 +46,10 @@ class TrainingError(DeqcertError):
     """Training that cannot go on: a loss or gradient that is not finite, or that has diverged."""
 
 
+class TrainingPaused(DeqcertError):  # noqa: N818 (nothing is wrong)
+    """Training stopped because its time was up; all is saved, the same call goes on."""
+
+
 class NumericalWarning(UserWarning):
     """A result is usable, but its numbers deserve a look."""
 

@@ -15,7 +15,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from deqcert.errors import CheckpointError, ConfigurationError, RunFolderError, TrainingError
+from deqcert.errors import (
+    CheckpointError,
+    ConfigurationError,
+    RunFolderError,
+    TrainingError,
+    TrainingPaused,
+)
 from deqcert.models import load_model, weights_digest
 from deqcert.training import ShortSolveSpec, TrainResult, TrainWatch, train
 from tests.training import train_slowly
@@ -82,6 +88,21 @@ def test_a_run_interrupted_within_an_epoch_goes_on_from_there(tmp_path, uninterr
     assert seen == [7]
     assert not (out / "partial.safetensors").exists()
     require_same(resumed, uninterrupted)
+
+
+def test_slices_of_time_end_with_the_weights_of_a_whole_run(tmp_path, uninterrupted):
+    out = tmp_path / "run"
+    for done in (1, 2, 3, 4, 5, 1, 2):  # of five steps an epoch; less time than any step takes
+        with pytest.raises(TrainingPaused, match=f"after {done} of 5 steps"):
+            train_slowly.run(out, pause_after=1e-9)
+    require_same(train_slowly.run(out, pause_after=600.0), uninterrupted)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
+def test_a_pause_must_come_after_some_time(tmp_path, seconds):
+    with pytest.raises(ConfigurationError, match="pause_after"):
+        train_slowly.run(tmp_path / "run", pause_after=seconds)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_diverged_epoch_leaves_the_checkpoint_of_the_last_good_one(tmp_path):

@@ -62,6 +62,15 @@ def test_the_recipe_of_the_model_is_the_default(tmp_path, monkeypatch):
     assert "settings" not in settings["model"]
 
 
+def test_time_that_is_up_is_no_error(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    more = ("--recipe", "short-solve", "--epochs", "1", "--minutes", "1e-6", "--out", str(folder))
+    assert run(monkeypatch, *BASE, *more) == cli.PAUSED
+    assert "epoch 1 of 1; the same command goes on from here" in capsys.readouterr().err
+    assert run(monkeypatch, *BASE, *more[:-4], *more[-2:]) == 0
+    assert (folder / "model.safetensors").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

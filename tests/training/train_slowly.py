@@ -46,7 +46,11 @@ def model() -> EquilibriumModel:
 
 
 def run(
-    out: Path, *, checkpoint_seconds: float = 120.0, watch: TrainWatch | None = None
+    out: Path,
+    *,
+    checkpoint_seconds: float = 120.0,
+    pause_after: float | None = None,
+    watch: TrainWatch | None = None,
 ) -> TrainResult:
     return train(
         model(),
@@ -54,6 +58,7 @@ def run(
         out=out,
         config=CONFIG,
         checkpoint_seconds=checkpoint_seconds,
+        pause_after=pause_after,
         watch=watch,
     )
 

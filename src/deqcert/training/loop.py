@@ -55,6 +55,7 @@ def train(
     device: torch.device | str | None = None,
     model_settings: Mapping[str, Any] | None = None,
     checkpoint_seconds: float = 120.0,
+    pause_after: float | None = None,
 ) -> TrainResult:
     """Train a model under Gaussian noise into the folder `out`, or go on where it stopped.
 
@@ -76,6 +77,8 @@ def train(
         device: Where to train; None means where the model is.
         model_settings: Settings in which a named architecture is to differ (a recipe's `model`).
         checkpoint_seconds: Time between checkpoints within an epoch, > 0; it changes no weight.
+        pause_after: Seconds after which to save and stop, > 0, for machines that are lent by the
+            hour; None never does.
 
     Raises:
         ConfigurationError: Model, data and settings do not fit each other, or are out of range.
@@ -84,10 +87,13 @@ def train(
         CheckpointError: The checkpoint is damaged, or the disk refused one.
         TrainingError: The loss is not finite, or it or the fixed points have diverged; the last
             checkpoint is kept.
+        TrainingPaused: The time was up. Nothing is lost, and the same call goes on.
     """
     watch = watch or TrainWatch()
     if not checkpoint_seconds > 0.0:
         raise ConfigurationError(f"checkpoint_seconds must be > 0, but got {checkpoint_seconds!r}")
+    if pause_after is not None and not pause_after > 0.0:
+        raise ConfigurationError(f"pause_after must be > 0 seconds, but got {pause_after!r}")
     changes = _as_json(model_settings or {})
     fresh = _fresh(model, config, changes).to(device)
     require_fit(fresh, data)
@@ -105,7 +111,13 @@ def train(
         folder = TrainingFolder(path, settings)
         run = TrainingRun(fresh, data, config)
         if not folder.model.exists():
-            session = Session(run, folder, watch, checkpoint_seconds=checkpoint_seconds)
+            session = Session(
+                run,
+                folder,
+                watch,
+                checkpoint_seconds=checkpoint_seconds,
+                pause_after=pause_after,
+            )
             progress = session.finish()
             card = make_card(run, settings, progress, command=command, test=test)
             folder.write_card(card)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from pathlib import Path
 from typing import Any
 
-from deqcert.errors import TrainingError
+from deqcert.errors import TrainingError, TrainingPaused
 from deqcert.training.card import validation
 from deqcert.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from deqcert.training.folder import TrainingFolder
@@ -25,6 +26,7 @@ class Session:
         folder: The run's folder.
         watch: Callbacks for progress.
         checkpoint_seconds: Time between checkpoints within an epoch.
+        pause_after: Seconds after which to save and stop; None never does.
 
     Raises:
         CheckpointError: A checkpoint is damaged.
@@ -37,11 +39,13 @@ class Session:
         watch: TrainWatch,
         *,
         checkpoint_seconds: float,
+        pause_after: float | None = None,
     ) -> None:
         self.run = run
         self.folder = folder
         self.watch = watch
         self.checkpoint_seconds = checkpoint_seconds
+        self._pause_after = math.inf if pause_after is None else pause_after
         self._before = Progress()
         self._losses: Losses = {}
         for path in (folder.checkpoint, folder.partial):  # the later one last
@@ -59,6 +63,7 @@ class Session:
             TrainingError: The loss is not finite, or it or the fixed points have diverged; the
                 checkpoint of the last finished epoch is kept.
             CheckpointError: The disk refused.
+            TrainingPaused: The time was up.
         """
         progress, config = self._before, self.run.config
         self.folder.cut_log(progress.log_bytes)
@@ -85,9 +90,17 @@ class Session:
         def stepped(loss: float) -> None:
             nonlocal saved
             self.watch.stepped(loss)
-            if time.perf_counter() - saved > self.checkpoint_seconds:
+            now = time.perf_counter()
+            paused = now - self._began > self._pause_after
+            if paused or now - saved > self.checkpoint_seconds:
                 self._save(self.folder.partial, self._progress(progress, epoch, losses), losses)
                 saved = time.perf_counter()
+            if paused:
+                done, each = steps_in(losses), run.steps_per_epoch
+                raise TrainingPaused(
+                    f"paused after {done} of {each} steps of epoch {epoch + 1} of "
+                    f"{config.epochs}; the same command goes on from here"
+                )
 
         try:
             run.epoch(epoch, losses, stepped)
