@@ -81,6 +81,7 @@ __all__ = [
     "RunFolderError",
     "SolverSpec",
     "TrainingError",
+    "TrainingPaused",
     "UnknownNameError",
     "WorkerError",
     "__version__",
