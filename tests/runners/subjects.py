@@ -54,17 +54,14 @@ class PoisonedDEQ(MeansDEQ):
         at_white: ``""``, ``raise``, ``hang``, ``kill`` (always) or the path of a file: kill, unless
             the file is there, and make it.
         most_rows: More at once need more memory than there is; 0: no limit.
-        pause: Seconds that every injection takes longer.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.at_white = ""
         self.most_rows = 0
-        self.pause = 0.0
 
     def inject(self, x: Tensor) -> Tensor:  # (batch, 64)
-        time.sleep(self.pause)
         if 0 < self.most_rows < len(x):
             torch.empty(1 << 50, dtype=torch.uint8)
         if float(x.mean()) > 0.8:  # sixteen rows or more: noise hardly moves their mean
@@ -92,7 +89,7 @@ def poisoned_digits() -> ArrayDataset:
     assert isinstance(digits, ArrayDataset)
     pixels = digits.pixels.copy()
     pixels[BLACK], pixels[WHITE] = 0, digits.levels
-    return dataclasses.replace(digits, pixels=pixels)
+    return dataclasses.replace(digits, name="poisoned-digits", pixels=pixels)
 
 
 def poisoned_certifier(**settings: Any) -> Certifier:
