@@ -1,0 +1,37 @@
+"""docs/zoo.md says what cards and committed results say."""
+
+from __future__ import annotations
+
+import json
+
+from experiments import zoo_page
+
+
+def test_the_page_is_up_to_date():
+    text = zoo_page.PAGE.read_text(encoding="utf-8")
+    assert text == zoo_page.page(text), "run python -m experiments.zoo_page"
+
+
+def test_it_shows_every_shipped_model_and_every_study():
+    text = zoo_page.PAGE.read_text(encoding="utf-8")
+    shipped = [path.stem for path in zoo_page.WEIGHTS.glob("*.safetensors")]
+    assert len(shipped) >= 11
+    for name in shipped:
+        assert f"| `{name}` |" in text
+    for path in zoo_page.RESULTS.glob("*/table.json"):
+        assert json.loads(path.read_text(encoding="utf-8"))["title"] in text
+
+
+def test_rows_without_a_guarantee_say_so():
+    row = {
+        "title": "published",
+        "guarantees": {"none": 3},
+        "images": 3,
+        "accuracy": [0.5],
+        "average_radius": 0.25,
+        "cell_evaluations": 12345.6,
+        "seconds": 1.0,
+    }
+    assert zoo_page._row(row) == [
+        "published **NO GUARANTEE**", "3", "50", "0.250", "12,346", "1",
+    ]  # fmt: skip
