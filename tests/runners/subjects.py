@@ -53,6 +53,7 @@ class PoisonedDEQ(MeansDEQ):
     Attributes:
         at_white: ``""``, ``raise``, ``hang``, ``kill`` (always) or the path of a file: kill, unless
             the file is there, and make it.
+        pause: Seconds that every injection takes longer.
         most_rows: More at once need more memory than there is; 0: no limit.
     """
 
@@ -60,8 +61,10 @@ class PoisonedDEQ(MeansDEQ):
         super().__init__()
         self.at_white = ""
         self.most_rows = 0
+        self.pause = 0.0
 
     def inject(self, x: Tensor) -> Tensor:  # (batch, 64)
+        time.sleep(self.pause)
         if 0 < self.most_rows < len(x):
             torch.empty(1 << 50, dtype=torch.uint8)
         if float(x.mean()) > 0.8:  # sixteen rows or more: noise hardly moves their mean

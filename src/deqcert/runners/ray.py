@@ -200,15 +200,34 @@ def _cluster(workers: Workers, threads: int) -> Iterator[None]:
         options |= {"num_cpus": count * threads, "include_dashboard": False, "address": "local"}
     else:
         options["address"] = workers.address
+        _require_reachable(workers.address)
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        where = workers.address or "this machine"
-        raise WorkerError(f"no Ray cluster at {where}: {error}") from error
+        raise _no_cluster(workers.address or "this machine", error) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_reachable(address: str) -> None:
+    """Refuse an address at which nobody listens: Ray would try for minutes, then end the process.
+
+    Raises:
+        WorkerError: Nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return  # a name such as auto
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> WorkerError:
+    return WorkerError(f"no Ray cluster at {address}: {' '.join(str(error).split())}")
 
 
 def room(threads: int, gpus: float) -> int:
