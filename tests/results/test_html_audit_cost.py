@@ -60,3 +60,9 @@ def test_no_disagreement_costs_nothing_found() -> None:
 def test_only_audits_with_a_guarantee_count() -> None:
     paper = joint(300, 0) | {"guarantee": "none"}
     assert audit_costs([make_record(certificate(), label=0), paper]) == []
+
+
+def test_of_many_audits_an_even_selection() -> None:
+    rows = [joint(300, k % 3) | {"index": k} for k in range(30)]
+    assert [cost.index for cost in audit_costs(rows, most=10)] == list(range(0, 30, 3))
+    assert len(audit_costs(rows, most=30)) == 30

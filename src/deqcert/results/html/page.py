@@ -55,6 +55,11 @@ class Group:
     reasons: Sequence[tuple[str, list[str]]]
 
     @property
+    def sure(self) -> str:
+        """Confidence of the bounds in brackets, in percent."""
+        return f"{100 * (1 - next(run.summary.rho for run in self.runs if run.summary)):g}"
+
+    @property
     def images(self) -> int:
         """Rows of the table of images."""
         return sum(len(run.records) for run in self.runs)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from deqcert.results.html.runs import ReportedRun
-from deqcert.results.html.style import MUTED, Picture, axis, layout, literal, plain
+from deqcert.results.html.style import Picture, axis, layout, literal, plain
 from deqcert.results.summary import L2, Summary
 from deqcert.results.tables import radius_names
 
@@ -48,7 +48,7 @@ def pareto_picture(runs: Sequence[ReportedRun]) -> Picture | None:
             ),
             yaxis=axis(first_result, showgrid=True, showline=False, ticks="", rangemode="tozero"),
             hovermode="closest",
-            margin={"l": 66, "r": 20, "t": 26, "b": 52},
+            margin={"l": 66, "r": 20, "t": 12, "b": 52},
         )
     )
     figure.add_scatter(
@@ -130,16 +130,13 @@ def _point(run: ReportedRun, cost: float, result: float) -> dict[str, Any]:
     return {
         "x": [cost],
         "y": [result],
-        "mode": "markers+text",
+        "mode": "markers",
         "marker": {
             "symbol": look.symbol,
-            "size": 12,
+            "size": 13,
             "color": look.colour if run.claims else "white",
             "line": {"color": look.colour, "width": 1.6},
         },
-        "text": [text],
-        "textposition": "top center",
-        "textfont": {"size": 12, "color": MUTED},
         "cliponaxis": False,
         "name": text,
         "meta": {"run": run.number, "part": "point"},

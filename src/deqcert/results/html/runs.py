@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from deqcert.certificate import NORMS
-from deqcert.results.audit_cost import AuditCost, audit_costs
+from deqcert.results.audit_cost import AuditCost, audit_costs, audited_records
 from deqcert.results.cohen import PUBLISHED, CohenLog
 from deqcert.results.plots import COLOURS, UNGUARANTEED_COLOUR
 from deqcert.results.progress import read_progress
@@ -19,6 +19,8 @@ from deqcert.results.thumbnails import read_thumbnails
 
 # The same patterns as in `plots.LINES`, in pixels, as SVG and plotly write them.
 DASHES = ("solid", "10px,3px", "10px,3px,2px,3px", "16px,4px", "6px,2px,2px,2px,2px,2px")
+MOST_AUDITS = 500
+"""Audited images whose cost is worked out: as many points as a figure can show apart."""
 UNGUARANTEED_DASH = "2px,3px"
 # As `plots.MARKERS`.
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
@@ -109,9 +111,14 @@ class ReportedRun:
         return simultaneous_claims(self.records, images=self.split_over)
 
     @cached_property
+    def audited(self) -> list[Record]:
+        """Its records that rest on an audit."""
+        return audited_records(self.records)
+
+    @cached_property
     def audit_costs(self) -> list[AuditCost]:
-        """What its audits found and cost."""
-        return audit_costs(self.records)
+        """What its audits found and cost; of many, an even selection."""
+        return audit_costs(self.records, most=MOST_AUDITS)
 
     @property
     def class_names(self) -> list[str]:

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from deqcert.results.html.runs import ReportedRun
 from deqcert.results.html.style import Picture, axis, faint, layout, literal, plain
 
-PANELS = {"steps": "x", "residual": "x2"}
+Spread = Mapping[str, tuple[float, float, float]]
+"""Tenth, median and nine tenths over images, by name of the quantile over an image's draws."""
+
+
+@dataclass(frozen=True)
+class Solves:
+    """One run's solver statistics.
+
+    Attributes:
+        run: The run.
+        steps: Steps per draw.
+        residual: Final relative residuals; exact solves are left out, a logarithmic axis has no
+            place for them.
+    """
+
+    run: ReportedRun
+    steps: Spread
+    residual: Spread
 
 
 def solvers_picture(runs: Sequence[ReportedRun]) -> Picture | None:
     """Return the figure of all runs with solver statistics; None where there are none."""
-    shown = [run for run in runs if any(row.get("steps") for row in run.records)]
+    shown = [found for run in runs if (found := _solves(run)).steps]
     if not shown:
         return None
     from plotly.subplots import make_subplots
@@ -27,33 +45,24 @@ def solvers_picture(runs: Sequence[ReportedRun]) -> Picture | None:
         subplot_titles=("steps per draw", "final relative residual"),
     )
     figure.update_layout(layout(hovermode="closest", margin={"l": 44, "r": 14, "t": 34, "b": 52}))
+    title = "share of an image's draws at or below"
     names = _names(shown)
-    for column in (1, 2):
-        title = "share of an image's draws at or below"
-        figure.update_xaxes(
-            axis(title, type="category", categoryorder="array", categoryarray=names),
-            row=1,
-            col=column,
-        )
-    figure.update_yaxes(axis("", rangemode="tozero", showgrid=True, showline=False), row=1, col=1)
-    figure.update_yaxes(
-        axis("", type="log", showgrid=True, showline=False, exponentformat="power"),
-        row=1,
-        col=2,
-    )
-    for run in shown:
-        for column, field in enumerate(PANELS, start=1):
-            for trace in _traces(run, field):
+    figure.update_xaxes(axis(title, type="category", categoryorder="array", categoryarray=names))
+    figure.update_yaxes(_steps_axis(shown), row=1, col=1)
+    figure.update_yaxes(_residual_axis(shown), row=1, col=2)
+    for solves in shown:
+        for column, found in enumerate((solves.steps, solves.residual), start=1):
+            for trace in _traces(solves.run, found):
                 figure.add_scatter(**trace, row=1, col=column)
     figure.update_annotations(font_size=13)
     return Picture(
-        key=f"solvers-{shown[0].norm}",
+        key=f"solvers-{shown[0].run.norm}",
         title="Solver convergence",
         caption=(
             "Quantiles over the estimation draws of an image. Lines: the median image; bands: four "
-            "of five images. " + " ".join(filter(None, (unconverged(run) for run in shown)))
+            "of five images. " + " ".join(filter(None, (unconverged(s.run) for s in shown)))
         ),
-        alt="Solver steps and residuals. " + " ".join(_said(run) for run in shown),
+        alt="Solver steps and residuals. " + " ".join(map(_said, shown)),
         figure=plain(figure),
         height=320,
     )
@@ -67,14 +76,17 @@ def unconverged(run: ReportedRun) -> str:
     return f"{run.name}: {missed:,} solves missed their tolerance or failed."
 
 
-def spread(run: ReportedRun, field: str) -> dict[str, tuple[float, float, float]]:
-    """Return low, median and high over images of each quantile: tenth, half and nine tenths."""
-    values: dict[float, list[float]] = {}
+def spread(run: ReportedRun, field: str) -> Spread:
+    """Return how a quantile over draws spreads over images."""
+    values: dict[str, list[float]] = {}
     for row in run.records:
         for name, value in (row.get(field) or {}).items():
             if value is not None and math.isfinite(value):
-                values.setdefault(float(name), []).append(float(value))
-    return {_percent(q): _low_middle_high(sorted(values[q])) for q in sorted(values)}
+                values.setdefault(name, []).append(float(value))
+    return {
+        f"{100 * float(name):g} %": _low_middle_high(sorted(values[name]))
+        for name in sorted(values, key=float)
+    }
 
 
 def _low_middle_high(values: Sequence[float]) -> tuple[float, float, float]:
@@ -82,69 +94,71 @@ def _low_middle_high(values: Sequence[float]) -> tuple[float, float, float]:
     return values[round(0.1 * last)], median(values), values[round(0.9 * last)]
 
 
-def _percent(quantile: float) -> str:
-    return f"{100 * quantile:g} %"
+def _solves(run: ReportedRun) -> Solves:
+    residual = {name: values for name, values in spread(run, "residual").items() if values[0] > 0}
+    return Solves(run, spread(run, "steps"), residual)
 
 
-def _names(runs: Sequence[ReportedRun]) -> list[str]:
+def _steps_axis(shown: Sequence[Solves]) -> dict[str, Any]:
+    """Return an axis of whole steps from 0."""
+    most = max(high for solves in shown for _, _, high in solves.steps.values())
+    apart = max(1, math.ceil(most / 6))
+    return axis("", rangemode="tozero", dtick=apart, showgrid=True, showline=False)
+
+
+def _residual_axis(shown: Sequence[Solves]) -> dict[str, Any]:
+    """Return a logarithmic axis with few numbers: powers of ten, of less span also 2 and 5."""
+    found = [v for solves in shown for values in solves.residual.values() for v in values]
+    decades = math.log10(max(found) / min(found)) if found else 0.0
+    apart: float | str = math.ceil(decades / 6) if decades > 2 else "D2"
+    return axis(
+        "", type="log", dtick=apart, tickformat=".0e", showgrid=True, showline=False, ticklen=0
+    )
+
+
+def _names(shown: Sequence[Solves]) -> list[str]:
     """Return the names of all quantiles, in order."""
-    found = {name for run in runs for field in PANELS for name in spread(run, field)}
+    found = {name for solves in shown for name in (*solves.steps, *solves.residual)}
     return sorted(found, key=lambda name: float(name.removesuffix(" %")))
 
 
-def _traces(run: ReportedRun, field: str) -> list[dict[str, Any]]:
+def _traces(run: ReportedRun, found: Spread) -> list[dict[str, Any]]:
     """Return band and line of one run in one panel."""
-    found, look = spread(run, field), run.look
-    if field == "residual":  # a logarithmic axis has no place for exact solves
-        found = {name: values for name, values in found.items() if values[0] > 0}
-    x = list(found)
+    look, x = run.look, list(found)
     low, middle, high = ([values[k] for values in found.values()] for k in range(3))
-    edge = {"color": look.colour, "width": 0}
-    return [
-        {
-            "x": x,
-            "y": low,
-            "mode": "lines",
-            "line": edge,
-            "hoverinfo": "skip",
-            "meta": {"run": run.number, "part": "band"},
+    edge = {
+        "x": x,
+        "mode": "lines",
+        "line": {"color": look.colour, "width": 0},
+        "hoverinfo": "skip",
+        "meta": {"run": run.number, "part": "band"},
+    }
+    line = {
+        "x": x,
+        "y": middle,
+        "mode": "lines+markers",
+        "line": {"color": look.colour, "dash": look.dash, "width": 1.8},
+        "marker": {
+            "symbol": look.symbol,
+            "size": 7,
+            "color": "white",
+            "line": {"color": look.colour, "width": 1.5},
         },
-        {
-            "x": x,
-            "y": high,
-            "mode": "lines",
-            "line": edge,
-            "fill": "tonexty",
-            "fillcolor": faint(look.colour, 0.13),
-            "hoverinfo": "skip",
-            "meta": {"run": run.number, "part": "band"},
-        },
-        {
-            "x": x,
-            "y": middle,
-            "mode": "lines+markers",
-            "line": {"color": look.colour, "dash": look.dash, "width": 1.8},
-            "marker": {
-                "symbol": look.symbol,
-                "size": 7,
-                "color": "white",
-                "line": {"color": look.colour, "width": 1.5},
-            },
-            "customdata": [[a, b] for a, b in zip(low, high, strict=True)],
-            "name": literal(run.name),
-            "meta": {"run": run.number, "part": "line"},
-            "hovertemplate": "%{y:.3~g} (%{customdata[0]:.3~g} to %{customdata[1]:.3~g})",
-        },
-    ]
+        "customdata": [[a, b] for a, b in zip(low, high, strict=True)],
+        "name": literal(run.name),
+        "meta": {"run": run.number, "part": "line"},
+        "hovertemplate": "%{y:.3~g} (%{customdata[0]:.3~g} to %{customdata[1]:.3~g})",
+    }
+    fill = {"fill": "tonexty", "fillcolor": faint(look.colour, 0.13)}
+    return [{**edge, "y": low}, {**edge, "y": high, **fill}, line]
 
 
-def _said(run: ReportedRun) -> str:
+def _said(solves: Solves) -> str:
     """Say the medians in words."""
-    steps, residual = spread(run, "steps"), spread(run, "residual")
     parts = [
-        f"{name} of draws within {steps[name][1]:g} steps"
-        + (f", residual {residual[name][1]:.1e}" if name in residual else "")
-        for name in steps
+        f"{name} of draws within {steps[1]:g} steps"
+        + (f", residual {solves.residual[name][1]:.1e}" if name in solves.residual else "")
+        for name, steps in solves.steps.items()
         if name in ("50 %", "100 %")
     ]
-    return f"{run.name}: {'; '.join(parts)}."
+    return f"{solves.run.name}: {'; '.join(parts)}."

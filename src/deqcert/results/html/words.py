@@ -208,7 +208,7 @@ def plan_name(record: Record) -> str:
 
 def abstention_reasons(run: ReportedRun) -> list[str]:
     """Say why images were given up."""
-    return [f"{count:,}: {reason}" for reason, count in reasons(run)]
+    return [f"{count:,} since {reason}" for reason, count in reasons(run)]
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

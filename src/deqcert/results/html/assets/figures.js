@@ -1,7 +1,7 @@
 // Figures, and what a reader may show, hide and choose in them.
 const shown = {};
 const CONFIG = { responsive: true, displayModeBar: false, doubleClick: "reset", showTips: false };
-const PRINT_WIDTH = 680;
+const PAPER = { width: 680, shorter: 0.8 };
 
 function drawFigures(data) {
   for (const { figure, norm } of Object.values(data.pictures)) {
@@ -84,7 +84,8 @@ function refresh(data, norm) {
 
 function zoom(data, key, direction) {
   const plot = plotOf(key);
-  const whole = { x: [0, data.pictures[key].more.end], y: [0, 101] };
+  const { xaxis, yaxis } = data.pictures[key].more.whole;
+  const whole = { x: xaxis, y: yaxis };
   const change = {};
   for (const [axis, [first, last]] of Object.entries(whole)) {
     const [low, high] = plot.layout[`${axis}axis`].range;
@@ -119,12 +120,18 @@ function preparePrint() {
     part.dataset.was = part.open;
     part.open = true;
   });
-  document.querySelectorAll("[data-picture]").forEach((plot) => Plotly.relayout(plot, { width: PRINT_WIDTH }));
+  document.querySelectorAll("[data-picture]").forEach((plot) => {
+    plot.dataset.height = plot.style.height;
+    const height = Math.round(plot.clientHeight * PAPER.shorter);
+    plot.style.height = `${height}px`;
+    Plotly.relayout(plot, { width: PAPER.width, height });
+  });
 }
 
 function endPrint() {
   document.querySelectorAll("details").forEach((part) => (part.open = part.dataset.was === "true"));
   document.querySelectorAll("[data-picture]").forEach((plot) => {
-    Plotly.relayout(plot, { width: null, autosize: true });
+    plot.style.height = plot.dataset.height;
+    Plotly.relayout(plot, { width: null, height: null, autosize: true });
   });
 }

@@ -4,8 +4,8 @@ let current = null;
 function openView(image, k, table) {
   const order = table.rows({ order: "applied", search: "applied" }).data().toArray().map(([at]) => at);
   current = { image, order, at: order.indexOf(k), k };
+  if (!element("view").open) element("view").showModal(); // figures need to know their width
   drawView();
-  if (!element("view").open) element("view").showModal();
 }
 
 function step(by) {
@@ -41,7 +41,7 @@ function drawView() {
     make(
       "div",
       { className: "view-head" },
-      make("h2", { id: "view-title" }, `Image ${c.index[k]}, ${image.className(k, c.label[k])}`),
+      make("h2", { id: "view-title" }, `Image ${c.index[k]}: ${image.className(k, c.label[k])}`),
       make(
         "div",
         { className: "buttons" },
@@ -50,7 +50,7 @@ function drawView() {
         close,
       ),
     ),
-    make("div", { className: "view-body" }, image.thumbnail(k), facts(image, k), plot, others(image, k)),
+    make("div", { className: "view-body" }, image.thumbnail(k), facts(image, k), plot, solves(image, k), others(image, k)),
   );
   drawCounts(plot, image, k);
   (element("view").querySelector(`[data-step="${focus}"]:not(:disabled)`) ?? close).focus();
@@ -58,11 +58,6 @@ function drawView() {
 
 function facts(image, k) {
   const c = image.columns;
-  const pairs = (values, form) => {
-    const found = [];
-    for (let i = 0; i < values.length; i += 2) found.push(`${form(values[i + 1])} (${100 * values[i]} %)`);
-    return found.join(", ");
-  };
   const [drawn, wrong, population] = c.audit[k];
   const [chosen, votes, n0] = c.chosen[k];
   const { claims, void: unclaimed } = image.run(k);
@@ -73,13 +68,11 @@ function facts(image, k) {
     ["prediction", image.className(k, c.prediction[k])],
     [`radius (${image.norm}), pixel units`, image.radius(k) + (unclaimed ? ", no guarantee" : "")],
     ["radius if all claims hold at once", interval && claims ? image.radius(k, "together") : ""],
-    ["p of the class", interval && `${interval}${c.high[k] === NOTHING ? ", not bounded above" : ""}`],
+    ["p of the class", c.high[k] === NOTHING && interval ? `at least ${down(c.low[k], 4)}; not bounded above` : interval],
     ["selection", votes === undefined ? "" : `${image.className(k, chosen)} in ${votes} of ${n0} draws`],
     ["plan", c.plans[c.plan[k]]],
     ["because", c.reasons[c.reason[k]]],
     ["audit", drawn === undefined ? "" : `${grouped(wrong)} of ${grouped(drawn)} disagree, drawn from ${grouped(population)}`],
-    ["steps per draw", pairs(c.steps[k], String)],
-    ["relative residual", pairs(c.residual[k], (value) => value.toExponential(1))],
     ["cell evaluations", known(c.cost[k], grouped)],
     ["seconds", known(c.seconds[k], String)],
   ];
@@ -88,6 +81,50 @@ function facts(image, k) {
     "dl",
     { className: "view-facts" },
     ...shownEntries.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))),
+  );
+}
+
+// Steps and residuals of the solves, by share of the draws.
+function solves(image, k) {
+  const c = image.columns;
+  const read = (values) => {
+    const found = new Map();
+    for (let i = 0; i < values.length; i += 2) found.set(values[i], values[i + 1]);
+    return found;
+  };
+  const [steps, residual] = [read(c.steps[k]), read(c.residual[k])];
+  const shares = [...new Set([...steps.keys(), ...residual.keys()])].sort((a, b) => a - b);
+  if (!shares.length) return "";
+  const row = (name, found, form) => [
+    name,
+    ...shares.map((share) => (found.has(share) ? form(found.get(share)) : "")),
+  ];
+  return listing(
+    "Solves",
+    ["of the draws, at most", ...shares.map((share) => `${100 * share} %`)],
+    [row("steps", steps, String), row("relative residual", residual, (value) => value.toExponential(1))],
+  );
+}
+
+// A table with a heading; rows are lists of texts and nodes, the first of each is its name.
+function listing(title, head, rows) {
+  const cells = (tag, scope, texts) => texts.map((text) => make(tag, scope, text));
+  return make(
+    "div",
+    { className: "wide scroll" },
+    make("h3", {}, title),
+    make(
+      "table",
+      {},
+      make("thead", {}, make("tr", {}, ...cells("th", { scope: "col" }, head))),
+      make(
+        "tbody",
+        {},
+        ...rows.map(([name, ...rest]) =>
+          make("tr", {}, make("th", { scope: "row" }, name), ...cells("td", {}, rest)),
+        ),
+      ),
+    ),
   );
 }
 
@@ -107,22 +144,11 @@ function others(image, k) {
     const name = image.run(j).name;
     const cell = j === k ? name : make("button", { type: "button", onclick: go }, name);
     const radius = image.radius(j) + (image.run(j).void ? " no guarantee" : "");
-    const cells = [image.className(j, c.prediction[j]), radius, c.plans[c.plan[j]], known(c.seconds[j], String)];
-    const node = make("tr", {}, make("th", { scope: "row" }, cell), ...cells.map((text) => make("td", {}, text)));
-    if (j === k) node.setAttribute("aria-current", "true");
-    return node;
+    return [cell, image.className(j, c.prediction[j]), radius, c.plans[c.plan[j]], known(c.seconds[j], String)];
   };
-  return make(
-    "div",
-    { className: "wide scroll" },
-    make("h3", {}, same.length > 1 ? "This image in all runs" : "This image"),
-    make(
-      "table",
-      {},
-      make("thead", {}, make("tr", {}, ...head.map((name) => make("th", { scope: "col" }, name)))),
-      make("tbody", {}, ...same.map(row)),
-    ),
-  );
+  const table = listing(same.length > 1 ? "This image in all runs" : "This image", head, same.map(row));
+  table.querySelectorAll("tbody tr")[same.indexOf(k)].setAttribute("aria-current", "true");
+  return table;
 }
 
 function drawCounts(plot, image, k) {
@@ -145,6 +171,7 @@ function drawCounts(plot, image, k) {
     y: names.map((_, i) => i),
     text: texts,
     textposition: "auto",
+    insidetextanchor: "start",
     marker: { color: "#9cc3dd", line: { color: "#0b5a8a", width: 1 } },
     hoverinfo: "skip",
   };
