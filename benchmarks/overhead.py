@@ -85,6 +85,7 @@ class Parts:
         """Clock the model's methods and the rooms around them."""
         places = [
             (model, "cell", "cell"),
+            (model, "first_step", "cell"),
             (model, "inject", "stem"),
             (model, "classify", "head"),
             (sampling.Sampler, "noisy", "noise"),
@@ -112,35 +113,55 @@ class Parts:
 class Calls:
     """The cell evaluations of one certificate, to be made again alone."""
 
+    VERBS = ("cell", "first_step")
+
     def __init__(self) -> None:
-        self.sizes: list[int] = []
-        self._met: dict[int, tuple[Any, Any]] = {}
+        self.made: list[tuple[str, int]] = []  # which, of how many rows
+        self._met: dict[tuple[str, int], tuple[Any, Any]] = {}
+        self._within = False
+
+    @property
+    def rows(self) -> int:
+        """Rows evaluated in all."""
+        return sum(size for _, size in self.made)
 
     @contextmanager
     def recorded(self, model: EquilibriumModel) -> Iterator[None]:
         """Note the rows of every evaluation, and the first arguments of every number of rows."""
-        cell = model.cell
-
-        def noted(state: Any, injection: Any) -> Any:
-            size = len(state if isinstance(state, torch.Tensor) else state[0])
-            self.sizes.append(size)
-            if size not in self._met:
-                self._met[size] = map_tree(torch.clone, (state, injection))
-            return cell(state, injection)
-
-        object.__setattr__(model, "cell", noted)
+        for verb in self.VERBS:
+            object.__setattr__(model, verb, self._noted(verb, getattr(model, verb)))
         try:
             yield
         finally:
-            object.__delattr__(model, "cell")
+            for verb in self.VERBS:
+                object.__delattr__(model, verb)
+
+    def _noted(self, verb: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(state: Any, injection: Any) -> Any:
+            if self._within:  # a first step that is a plain evaluation
+                return call(state, injection)
+            key = verb, len(state if isinstance(state, torch.Tensor) else state[0])
+            self.made.append(key)
+            if key not in self._met:
+                self._met[key] = map_tree(torch.clone, (state, injection))
+            self._within = True
+            try:
+                return call(state, injection)
+            finally:
+                self._within = False
+
+        return noted
 
     @torch.no_grad()
     def again(self, model: EquilibriumModel) -> None:
         """Evaluate the cell as often, on as many rows, in the same order."""
-        for size, calls in itertools.groupby(self.sizes):
-            state, injection = self._met[size]
-            for _ in calls:
-                state = model.cell(state, injection)
+        state: Any = None
+        before = 0
+        for verb, size in self.made:
+            met, injection = self._met[verb, size]
+            # As a solve does, each step from what the last one gave.
+            state = met if verb == "first_step" or size != before else state
+            state, before = getattr(model, verb)(state, injection), size
 
 
 def measure(name: str, solver: str, method: str, dtype: str, options: Any) -> dict[str, Any]:
@@ -167,7 +188,7 @@ def measure(name: str, solver: str, method: str, dtype: str, options: Any) -> di
         "overhead": statistics.median((t["certify"] - t["ends"]) / t["bare"] - 1 for t in turns),
         "whole": statistics.median(t["certify"] / t["bare"] - 1 for t in turns),
         "parts": {k[5:]: v for k, v in middle.items() if k.startswith("part ")},
-        "padding": sum(calls.sizes) / asked - 1,
+        "padding": calls.rows / asked - 1,
     }
 
 
