@@ -5,13 +5,14 @@ OUT ?= demo-run
 BENCH ?= bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help demo bench test check clean
+.PHONY: help demo bench test check docs clean
 
 help:
 	@echo "make demo    certify digits by standard and by serialized smoothing (a few minutes)"
 	@echo "make bench   measure speed and memory into $(BENCH)/ (QUICK=1: some minutes)"
 	@echo "make test    run the tests"
 	@echo "make check   ruff, types, layers"
+	@echo "make docs    build the documentation into site/; warnings are errors"
 	@echo "make clean   remove .venv, $(OUT) and $(BENCH)"
 
 .venv/bin/python:
@@ -59,5 +60,9 @@ check: .venv/.dev
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
+docs: .venv/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html; to search, too: $(BIN)/python -m http.server --directory site"
+
 clean:
-	rm -rf .venv $(OUT) $(BENCH)
+	rm -rf site .venv $(OUT) $(BENCH)
