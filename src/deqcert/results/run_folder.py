@@ -20,7 +20,7 @@ from deqcert.results.cohen import HEADER, cohen_row
 from deqcert.results.configuration import as_json, require_same
 from deqcert.results.files import LineFile, cannot_write, write_atomically
 from deqcert.results.progress import PROGRESS
-from deqcert.results.records import Record, encode, make_record, read_records
+from deqcert.results.records import Record, encode, make_record, read_records, scan_records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,7 +159,7 @@ class RunFolder:
         """Drop a torn last line, rebuild the table from the records, and open both to append."""
         end = 0
         rows = [HEADER]
-        for record, end in read_records(self.path / RECORDS):  # noqa: B007 (the last end is kept)
+        for record, end in scan_records(self.path / RECORDS):  # noqa: B007 (the last end is kept)
             self.done.add(record["index"])
             rows.append(cohen_row(record))
         table = "\n".join(rows) + "\n"
