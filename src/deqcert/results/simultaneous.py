@@ -122,7 +122,8 @@ def _audited_bound(record: Record, images: int) -> float:
         "disagreements": audit["disagreements"],
     }
     if plan.get("rule") == "theorem-a-joint":
-        region = JointRegion(share_of(record["alpha"], images), plan["weight"], plan["strip"])
+        share = share_of(record["alpha"], images)
+        region = JointRegion(share, plan["weight"], plan["strip"])
         return theorem_a_joint_lower(**facts, region=region)
     if plan.get("rule") == "theorem-a":
         bound, _ = theorem_a_lower(

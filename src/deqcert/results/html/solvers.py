@@ -45,7 +45,7 @@ def solvers_picture(runs: Sequence[ReportedRun]) -> Picture | None:
         subplot_titles=("steps per draw", "final relative residual"),
     )
     figure.update_layout(layout(hovermode="closest", margin={"l": 44, "r": 14, "t": 34, "b": 52}))
-    title = "share of an image's draws at or below"
+    title = "share of the draws"
     names = _names(shown)
     figure.update_xaxes(axis(title, type="category", categoryorder="array", categoryarray=names))
     figure.update_yaxes(_steps_axis(shown), row=1, col=1)

@@ -1,7 +1,7 @@
 // Figures, and what a reader may show, hide and choose in them.
 const shown = {};
 const CONFIG = { responsive: true, displayModeBar: false, doubleClick: "reset", showTips: false };
-const PAPER = { width: 680, shorter: 0.8 };
+const PAPER = { width: 680, height: 350 };
 
 function drawFigures(data) {
   for (const { figure, norm } of Object.values(data.pictures)) {
@@ -122,7 +122,7 @@ function preparePrint() {
   });
   document.querySelectorAll("[data-picture]").forEach((plot) => {
     plot.dataset.height = plot.style.height;
-    const height = Math.round(plot.clientHeight * PAPER.shorter);
+    const height = Math.min(plot.clientHeight, PAPER.height);
     plot.style.height = `${height}px`;
     Plotly.relayout(plot, { width: PAPER.width, height });
   });

@@ -55,6 +55,7 @@ class Images {
   }
   thumbnail(k) {
     const webp = this.thumbnails[this.run(k).data]?.[this.columns.index[k]];
+    if (!this.thumbnails[this.run(k).data]) return "";
     if (!webp) return make("span", { className: "thumb none" });
     return make("img", {
       className: "thumb",
@@ -64,6 +65,7 @@ class Images {
   }
   radius(k, column = "radius") {
     const micro = this.columns[column][k];
+    if (micro === 0) return "0";
     return micro === NOTHING ? "none" : down(micro, this.decimals);
   }
   interval(k) {
