@@ -217,6 +217,16 @@ def test_radii_of_other_norms_and_ones_own(tmp_path: Path) -> None:
         LiveRun(tmp_path, radii=[-1.0])
 
 
+def test_images_at_the_time_limit_are_said(tmp_path: Path) -> None:
+    late = {"method": "abstain", "reason": "not done within the time limit", "time_limit": 60.0}
+    with a_run(tmp_path, 1) as run:
+        run.append(certificate(8, prediction=None, radius=0.0, plan=late), label=0)
+        run.append(certificate(9, prediction=None, radius=0.0), label=0)
+    text = "abstentions 2 (66.7 %), 1 of them at the time limit"
+    assert text in line(LiveRun(tmp_path).read())
+    assert text in shown(LiveRun(tmp_path).read())
+
+
 def test_no_guarantee_is_said(tmp_path: Path) -> None:
     with a_run(tmp_path) as run:
         run.append(certificate(0, guarantee="none", method="srs-paper"), label=0)

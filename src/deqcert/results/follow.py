@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import json
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
@@ -73,6 +73,7 @@ class Tally:
     Attributes:
         images: Records.
         abstentions: Records without a class.
+        timed_out: Those of them that were given up at the time limit.
         unguaranteed: Records whose guarantee is ``none``.
         norm: Norm of the radii.
         seconds: Wall-clock seconds of the last `RECENT` images.
@@ -80,10 +81,10 @@ class Tally:
 
     images: int = 0
     abstentions: int = 0
+    timed_out: int = 0
     unguaranteed: int = 0
     norm: str = L2
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
-    statuses: Counter[str] = field(default_factory=Counter)
     _radii: list[float] = field(default_factory=list)  # of correct predictions, ascending
 
     def add(self, record: Mapping[str, Any]) -> None:
@@ -93,7 +94,7 @@ class Tally:
         self.unguaranteed += record["guarantee"] == "none"
         self.norm = record.get("norm", L2)
         self.seconds.append(float(record.get("seconds") or 0.0))
-        self.statuses[str(record.get("status", ""))] += 1
+        self.timed_out += "time_limit" in (record.get("plan") or {})
         if record["correct"]:
             bisect.insort(self._radii, float(record["radius"]))
 

@@ -45,6 +45,7 @@ class Snapshot:
         certified: (radius in pixel units, images correct and certified to it), of `images`.
         images: Records that the counts are of.
         abstentions: Records without a class.
+        timed_out: Those of them that were given up at the time limit.
         unguaranteed: Records whose guarantee is ``none``.
     """
 
@@ -62,6 +63,7 @@ class Snapshot:
     certified: tuple[tuple[float, int], ...]
     images: int
     abstentions: int
+    timed_out: int
     unguaranteed: int
 
     @property
@@ -138,6 +140,7 @@ class LiveRun:
             certified=tuple((radius, tally.certified(radius)) for radius in self._grid()),
             images=tally.images,
             abstentions=tally.abstentions,
+            timed_out=tally.timed_out,
             unguaranteed=tally.unguaranteed,
         )
 

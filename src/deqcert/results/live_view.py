@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deqcert.results.live import FINISHED, RUNNING, STOPPED, Snapshot
+from deqcert.results.progress import WorkerProgress
 from deqcert.results.tables import named_radii
 
 BAR = 24
@@ -28,9 +29,9 @@ def picture(snapshot: Snapshot) -> RenderableType:
     ]
     if snapshot.unguaranteed:
         parts.append(Text(NO_GUARANTEE, style="bold red"))
-    if snapshot.workers:
-        parts.append(_workers(snapshot))
     parts.append(Text(state(snapshot), style="" if snapshot.state == RUNNING else "bold"))
+    if snapshot.workers:  # last: where there are many, the screen ends before they do
+        parts.append(_workers(snapshot))
     return Group(*parts)
 
 
@@ -58,7 +59,7 @@ def line(snapshot: Snapshot) -> str:
         parts.append(NO_GUARANTEE)
     parts += [
         f"{name}: image {worker.index}, {worker.stage} {worker.done:,}/{worker.total:,}"
-        for name, worker in sorted(snapshot.workers.items())
+        for name, worker in _sorted(snapshot)
         if worker.index is not None
     ]
     return " | ".join(parts)
@@ -131,7 +132,7 @@ def _workers(snapshot: Snapshot) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("worker", "image", "stage", "", "draws", "time"):
         table.add_column(name)
-    for name, worker in sorted(snapshot.workers.items()):
+    for name, worker in _sorted(snapshot):
         idle = worker.index is None
         table.add_row(
             Text(name),
@@ -146,6 +147,11 @@ def _workers(snapshot: Snapshot) -> RenderableType:
     return table
 
 
+def _sorted(snapshot: Snapshot) -> list[tuple[str, WorkerProgress]]:
+    """Return the workers in the order of their names, 2 before 10."""
+    return sorted(snapshot.workers.items(), key=lambda item: (len(item[0]), item[0]))
+
+
 def _certified(snapshot: Snapshot) -> list[tuple[str, str]]:
     """Return (radius, certified accuracy) as shown."""
     names = named_radii([radius for radius, _ in snapshot.certified], snapshot.norm)
@@ -155,7 +161,8 @@ def _certified(snapshot: Snapshot) -> list[tuple[str, str]]:
 
 def _abstentions(snapshot: Snapshot) -> str:
     share = f" ({100 * snapshot.abstentions / snapshot.images:.1f} %)" if snapshot.images else ""
-    return f"abstentions {snapshot.abstentions:,}{share}"
+    late = f", {snapshot.timed_out:,} of them at the time limit" if snapshot.timed_out else ""
+    return f"abstentions {snapshot.abstentions:,}{share}{late}"
 
 
 def _speed(snapshot: Snapshot) -> str:

@@ -72,8 +72,8 @@ def _is_idle(line: Line, summaries: Sequence[Summary]) -> bool:
     if line.label == "method":
         # A run folder named after its method need not say it twice.
         return all(summary.name == summary.method for summary in summaries)
-    deterministic = all(summary.guarantee == DETERMINISTIC for summary in summaries)
-    return deterministic and all(cell == ABSENT for cell in line.cells)
+    unasked = all(summary.guarantee in (DETERMINISTIC, PUBLISHED) for summary in summaries)
+    return unasked and all(cell == ABSENT for cell in line.cells)
 
 
 def heading(summaries: Sequence[Summary]) -> str:
