@@ -50,7 +50,7 @@ def test_result_and_gradients_are_those_of_pytorch(
     shape: tuple[int, ...], relu: bool, affine: bool
 ) -> None:
     norm, x = norm_of(shape[1], affine=affine), images(shape)
-    fast, found = answers(norm, order_for_training(x), relu=relu)
+    fast, found = answers(norm, order_for_training(x, 8), relu=relu)
     plain, wanted = answers(norm.double(), x.double().contiguous(), relu=relu)
     assert fast
     assert not plain
@@ -61,8 +61,8 @@ def test_result_and_gradients_are_those_of_pytorch(
 
 def test_half_precision_is_rounded_once() -> None:
     norm, x = norm_of(16), images((4, 16, 6, 6)).bfloat16()
-    _, found = answers(norm, order_for_training(x), relu=True)
-    _, wanted = answers(norm, order_for_training(x.float()), relu=True)
+    _, found = answers(norm, order_for_training(x, 8), relu=True)
+    _, wanted = answers(norm, order_for_training(x.float(), 8), relu=True)
     assert found[0].dtype == found[1].dtype == torch.bfloat16
     torch.testing.assert_close(found[0], wanted[0].bfloat16(), rtol=0, atol=0)
     torch.testing.assert_close(found[1].float(), wanted[1], rtol=2e-2, atol=1e-2)
@@ -70,7 +70,7 @@ def test_half_precision_is_rounded_once() -> None:
 
 
 def test_result_keeps_the_memory_order() -> None:
-    x = order_for_training(images((2, 8, 4, 4)))
+    x = order_for_training(images((2, 8, 4, 4)), 8)
     y = norm_of(8)(x)
     assert y.stride() == x.stride()
 
@@ -85,7 +85,7 @@ def test_gradient_of_the_gradient(relu: bool) -> None:
         (g,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
         return used(y), torch.autograd.grad(g.square().sum(), x)[0]
 
-    fast, found = second(order_for_training(x))
+    fast, found = second(order_for_training(x, 8))
     plain, wanted = second(x)
     assert fast
     assert not plain
@@ -93,7 +93,7 @@ def test_gradient_of_the_gradient(relu: bool) -> None:
 
 
 def test_threads_change_no_bit() -> None:
-    norm, x = norm_of(8), order_for_training(images((50, 8, 4, 4)))
+    norm, x = norm_of(8), order_for_training(images((50, 8, 4, 4)), 8)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -109,7 +109,7 @@ def test_threads_change_no_bit() -> None:
 
 
 def test_nan_stays_with_its_row() -> None:
-    x = order_for_training(images((3, 8, 4, 4)))
+    x = order_for_training(images((3, 8, 4, 4)), 8)
     x[1, 0, 0, 0] = torch.nan
     _, found = answers(norm_of(8), x, relu=True)
     for part in found[:2]:
@@ -118,7 +118,7 @@ def test_nan_stays_with_its_row() -> None:
 
 
 def test_a_model_trains_in_it_and_is_not_evaluated_in_it() -> None:
-    model = build("mdeq-digits", dropout=0.0)
+    model = build("mdeq-digits", channels=(8, 16), groups=8, dropout=0.0)
     x = torch.rand(4, *model.input_shape, generator=torch.Generator().manual_seed(0))
     for training in (True, False):
         model.train(training)
@@ -129,6 +129,14 @@ def test_a_model_trains_in_it_and_is_not_evaluated_in_it() -> None:
     assert bool(jacobian_penalty(model, state, injection, generator=torch.Generator()).isfinite())
 
 
+@pytest.mark.parametrize(("channels", "fast"), [((8, 16), True), ((16, 16), False)])
+def test_wide_models_keep_the_usual_order(channels: tuple[int, ...], fast: bool) -> None:
+    model = build("mdeq-digits", channels=channels, groups=8, dropout=0.0).train()
+    injection = model.inject(torch.rand(4, *model.input_shape))
+    state = model.first_step(model.initial_state(injection), injection)
+    assert used(model.cell(state, injection)[0]) == fast
+
+
 def test_gradients_of_a_model_are_those_of_the_usual_memory_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -136,7 +144,7 @@ def test_gradients_of_a_model_are_those_of_the_usual_memory_order(
 
     def gradients() -> list[Tensor]:
         torch.manual_seed(0)
-        model = build("mdeq-digits", dropout=0.0).train()
+        model = build("mdeq-digits", channels=(8, 16), groups=8, dropout=0.0).train()
         injection = model.inject(x)
         state = model.first_step(model.initial_state(injection), injection)
         logits = model.classify(model.cell(state, injection))
@@ -144,6 +152,6 @@ def test_gradients_of_a_model_are_those_of_the_usual_memory_order(
         return list(torch.autograd.grad(loss, list(model.parameters())))
 
     found = gradients()
-    monkeypatch.setattr("deqcert.models.mdeq.order_for_training", lambda part: part)
+    monkeypatch.setattr("deqcert.models.mdeq.order_for_training", lambda part, width: part)
     for got, want in zip(found, gradients(), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-5)

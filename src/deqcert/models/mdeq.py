@@ -43,9 +43,11 @@ class MDEQ(HubModel, EquilibriumModel):
 
     def inject(self, x: Tensor) -> MDEQInjection:  # (batch, C, H, W), pixels in [0, 1]
         """Return the stem's output and, while training with dropout, fresh masks."""
-        top = (
-            order_for_training(self.stem(order_for_training(x))) if self.training else self.stem(x)
-        )
+        if self.training:
+            width = self.config.channels[0]
+            top = order_for_training(self.stem(order_for_training(x, width)), width)
+        else:
+            top = self.stem(x)
         return top, self._masks(top) if self.training and self.config.dropout > 0 else None
 
     def initial_state(self, injection: MDEQInjection) -> tuple[Tensor, ...]:

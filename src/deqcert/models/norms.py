@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from deqcert.models.fast_part import array, last
 from deqcert.solvers.row_chunks import GRAIN, chunks, for_chunks
 
+_WIDE = 16
+"""Channels from which the usual order is as fast or faster: it fills vector registers with them."""
+
 
 class GroupNorm(nn.GroupNorm):
     """PyTorch's, fast for images that lie channels last while training on a CPU."""
@@ -29,9 +32,14 @@ class GroupNorm(nn.GroupNorm):
         return F.relu(y) if relu else y
 
 
-def order_for_training(x: Tensor) -> Tensor:  # (batch, C, H, W), same shape
-    """Return images in the memory order that trains fastest where they are."""
-    if x.device.type != "cpu" or _kernels() is None:
+def order_for_training(x: Tensor, width: int) -> Tensor:  # (batch, C, H, W), same shape
+    """Return images in the memory order that trains fastest where they are.
+
+    Args:
+        x: Images.
+        width: Channels of the highest resolution.
+    """
+    if width >= _WIDE or x.device.type != "cpu" or _kernels() is None:
         return x
     # A single channel counts as both orders: only the strides say which is meant.
     return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
