@@ -6,7 +6,6 @@ files are named instead of linked.
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 from pathlib import Path
@@ -53,4 +52,4 @@ def on_page_markdown(markdown: str, page: Any, **more: Any) -> str:
 def _outside(link: str, page: str) -> str:
     """Return where in the repository a link leads if it leaves ``docs/``, else ``""``."""
     target = posixpath.normpath(posixpath.join("docs", posixpath.dirname(page), link))
-    return "" if target.startswith("docs" + os.sep) or target == "docs" else target
+    return "" if target.startswith("docs/") or target == "docs" else target

@@ -17,7 +17,7 @@ RunFolder = Annotated[Path, typer.Argument(help="Run folder.")]
 RunModel = Annotated[
     str | None,
     typer.Option(
-        help="Zoo name, checkpoint file or folder. Default: the shipped one with the "
+        help="Zoo name, checkpoint file or folder, or hub id. Default: the shipped one with the "
         "run's weights digest."
     ),
 ]

@@ -133,7 +133,10 @@ DataFolder = Annotated[
 ]
 ModelName = Annotated[
     str,
-    typer.Option("--model", help="Zoo name, checkpoint file or folder; see [b]deqcert models[/b]."),
+    typer.Option(
+        "--model",
+        help="Zoo name, checkpoint file or folder, or hub id; see [b]deqcert models[/b].",
+    ),
 ]
 Sigma = Annotated[
     float, typer.Option("--sigma", help="Noise standard deviation, pixel units (pixels in [0, 1]).")
