@@ -2,7 +2,7 @@
 
 A block that is not run is marked so in the document, right above it, with its reason:
 ``<!-- skip: next "reason" -->``. Blocks of a document share their names and their folder, which
-begins empty. What only shows output is a block of ``text``, ``json`` or ``bibtex``.
+begins empty. What only shows something is a block of another language (`SHOWN`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from deqcert.cli import app
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^ *```+ *(\S*)", re.MULTILINE)
-SHOWN = {"text", "json", "bibtex", "toml"}
+SHOWN = {"text", "json", "bibtex", "toml", "yaml"}
 RUN = {"python", "sh", "bash"}
 MOST_SKIPPED = 25
 
@@ -76,7 +75,6 @@ def test_blocks_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     if not examples:
         return
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
     document.namespace["without"] = without
     state = torch.random.get_rng_state()
     for example in examples:
