@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from deqcert.results.html.runs import ReportedRun
-from deqcert.results.html.style import Picture, axis, layout, literal, plain
+from deqcert.results.html.style import (
+    DECIMALS,
+    Picture,
+    axis,
+    floored,
+    layout,
+    literal,
+    plain,
+)
 from deqcert.results.summary import L2, Summary
 from deqcert.results.tables import radius_names
 
@@ -104,7 +112,9 @@ def _results(summaries: Sequence[Summary]) -> dict[str, list[float]]:
     """Return the results a reader may choose from, by name."""
     unit = "pixel units" if summaries[0].norm == L2 else "pixel units, Linf"
     found = {
-        f"average certified radius, {unit}": [s.average_certified_radius for s in summaries],
+        f"average certified radius, {unit}": floored(
+            [s.average_certified_radius for s in summaries], DECIMALS[summaries[0].norm]
+        ).tolist(),
     }
     for position, name in enumerate(radius_names(summaries[0])):
         found[f"certified accuracy at {name}, %"] = [
@@ -140,7 +150,7 @@ def _point(run: ReportedRun, cost: float, result: float) -> dict[str, Any]:
         "cliponaxis": False,
         "name": text,
         "meta": {"run": run.number, "part": "point"},
-        "hovertemplate": "%{y:.4~g} for %{x:,.4~g}",
+        "hovertemplate": "%{y:~g} for %{x:,.4~g}",
     }
 
 
@@ -165,7 +175,7 @@ def _alt(
 ) -> str:
     """Describe the points in words."""
     points = "; ".join(
-        f"{run.name}: {value:.4g} for {spent:,.4g}"
+        f"{run.name}: {value:g} for {spent:,.4g}"
         for run, spent, value in zip(runs, x, y, strict=True)
     )
     front_names = ", ".join(runs[k].name for k in best)

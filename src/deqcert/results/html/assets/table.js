@@ -95,7 +95,7 @@ function tableColumns(image) {
     make("span", { className: ["", "wrong"][c.outcome[k]] ?? "quiet" }, image.className(k, c.prediction[k]));
   const radius = (k) =>
     image.run(k).void
-      ? make("span", { className: "wrong" }, `${image.radius(k)} no guarantee`)
+      ? make("span", { className: "wrong" }, `${image.radius(k)} `, make("small", {}, "no guarantee"))
       : image.radius(k);
   const pick = (k) =>
     make("button", { type: "button", className: "pick" }, image.thumbnail(k), String(c.index[k]));
