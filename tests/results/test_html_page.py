@@ -20,6 +20,7 @@ from deqcert.results import RunFolder, report
 from deqcert.results.reporting import PAGE, Report
 from deqcert.results.tables import lines
 from deqcert.results.thumbnails import THUMBNAILS, thumbnail_line
+from deqcert.stats import clopper_pearson_upper
 from tests.results.made import ENVIRONMENT, audited, certain, certificate
 from tests.results.pages import Element, data, parse, table, unpack
 
@@ -512,3 +513,19 @@ def test_command_line(tmp_path: Path) -> None:
     assert found.exit_code == 0, found.output
     assert "report.html" in found.output
     assert (tmp_path / "out" / PAGE).is_file()
+
+
+def test_upper_ends_of_the_intervals(tmp_path: Path) -> None:
+    """Draws that count for no class might be of any; what was never audited bounds nothing."""
+    made = [
+        certificate(0),
+        certificate(1, counts=(900, 40, 30)),  # 30 draws count for no class
+        certificate(2, counts=(1000, 0, 0), count=1000),
+    ]
+    page, _, _ = page_of([make_run(tmp_path / "run", made)], tmp_path / "out")
+    found = data(page)["images"]["L2"]["high"]
+    for shown, most in zip(found, (900, 930, 1000), strict=True):
+        exact = clopper_pearson_upper(most, 1000, 0.001)
+        assert exact <= shown / 1e6 < exact + 1e-6
+    page, _, _ = page_of([serialized(tmp_path / "srs")], tmp_path / "audited")
+    assert data(page)["images"]["L2"]["high"] == [-1] * 5
