@@ -39,8 +39,7 @@ LIMIT = 8
 RUNNERS: dict[str, dict[str, Any]] = {
     "plain": {},
     "processes": {"workers": 2},
-    # A time limit that is never reached puts the only worker into a process, too.
-    "blocks": {"workers": Workers(count=1, threads=1, time_limit=600, block=48)},
+    "blocks": {"workers": Workers(count=2, threads=1, block=48)},
     "ray": {"runner": "ray", "workers": 2},
 }
 
@@ -145,8 +144,6 @@ def test_proved_labels(hands: dict[str, Any], tmp_path: Path):
 
 
 def test_certificates_without_noise(hands: dict[str, Any], tmp_path: Path):
-    if isinstance(hands.get("workers"), Workers):
-        hands = {"workers": 1}  # nothing that could be cut, or last for ever
     make = lambda: deterministic_certifier("lipschitz", batch_size=4)  # noqa: E731
     wanted = expected(make, tmp_path / "plain")
     data = noted(poisoned_digits())

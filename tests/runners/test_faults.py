@@ -207,6 +207,32 @@ def test_a_model_that_workers_cannot_load_is_one_line(tmp_path: Path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_script_needs_no_main_guard_and_may_hold_its_own_model(tmp_path: Path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import torch\n"
+        "import deqcert as dc\n"
+        "from deqcert.runners import Workers\n"
+        "from tests.runners.subjects import TemplateDEQ\n"
+        "class Mine(TemplateDEQ):\n"
+        "    def classify(self, state):\n"
+        "        return -super().classify(state)\n"
+        "subject = dc.Certifier(Mine(), sigma=0.5, n0=20, n=100, method='standard')\n"
+        "workers = Workers(count=1, threads=1, time_limit=600)\n"
+        "print('once')\n"
+        "data = dc.load_data('digits')\n"
+        "run = dc.certify_dataset(subject, data, out='run', limit=2, seed=0, workers=workers)\n"
+        "again = [subject.certify(data[i].image, seed=0, index=i).counts for i in range(2)]\n"
+        "assert [tuple(r['counts']) for r in run.records()] == again\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "once\n"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -70,7 +70,10 @@ def test_nodes_come_and_go_and_a_worker_is_killed(tmp_path: Path, monkeypatch: p
     certify_dataset(poisoned_certifier(), data, out=plain, limit=LIMIT, seed=3)
     certifier = poison(poisoned_certifier(), at_white=str(tmp_path / "killed-once"), pause=0.02)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    options = {"seed": 3, "runner": "ray", "workers": Workers(address=cluster.address)}
     try:
+        with pytest.raises(RuntimeWarning, match="no room yet for a worker of 1 CPUs"):
+            certify_dataset(certifier, data, out=run, **options)  # warnings are errors here
         nodes = Nodes(cluster)
         with (
             pytest.warns(RuntimeWarning, match="a worker was lost at image") as caught,
@@ -80,9 +83,7 @@ def test_nodes_come_and_go_and_a_worker_is_killed(tmp_path: Path, monkeypatch: p
                 certifier,
                 data,
                 out=run,
-                seed=3,
-                runner="ray",
-                workers=Workers(address=cluster.address),
+                **options,
                 watch=Watch(finished=nodes.finished, working=nodes.working),
             )
     finally:

@@ -55,7 +55,8 @@ class RunProgress:
         done: Images of the run with a record, those of earlier processes included.
         total: Images of the run.
         workers: What each worker does, by its name.
-        finished: Whether the process has ended in good order, with all images or stopped by hand.
+        finished: Whether the process has ended by itself, with all images or without; False also
+            of one that was killed.
     """
 
     pid: int

@@ -14,6 +14,7 @@ import pickle
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
@@ -64,6 +65,13 @@ class RayRunner:
         """Yield certificates as they are finished."""
         gpus = self.workers.gpus_on(device_of(work.certifier))
         with _cluster(self.workers, self.threads):
+            if room(self.threads, gpus) == 0:
+                warnings.warn(
+                    f"the cluster has no room yet for a worker of {self.threads} CPUs and {gpus:g} "
+                    "GPUs: waiting for a node that has",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
             crew = self._crew(work.certifier, gpus)
             with contextlib.ExitStack() as stack:
                 stack.callback(crew.close)
