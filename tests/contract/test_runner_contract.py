@@ -144,6 +144,8 @@ def test_proved_labels(hands: dict[str, Any], tmp_path: Path):
 
 
 def test_certificates_without_noise(hands: dict[str, Any], tmp_path: Path):
+    if hands is RUNNERS["blocks"]:
+        pytest.skip("images without draws are not cut: the same as processes")
     make = lambda: deterministic_certifier("lipschitz", batch_size=4)  # noqa: E731
     wanted = expected(make, tmp_path / "plain")
     data = noted(poisoned_digits())

@@ -51,8 +51,8 @@ class PoisonedDEQ(MeansDEQ):
     """What a model can do to a run: it fails, hangs or kills at a white image, NaN at a black one.
 
     Attributes:
-        at_white: ``""``, ``raise``, ``hang``, ``kill`` (always) or the path of a file: kill, unless
-            the file is there, and make it.
+        at_white: ``""``, ``raise``, ``hang``, ``crawl`` (0.4 s every time), ``kill`` (always), or
+            the path of a file: kill, unless the file is there, and make it.
         pause: Seconds that every injection takes longer.
         most_rows: More at once need more memory than there is; 0: no limit.
     """
@@ -77,7 +77,9 @@ class PoisonedDEQ(MeansDEQ):
             raise ValueError("no model can take this image")
         while self.at_white == "hang":
             time.sleep(0.05)
-        if self.at_white and not Path(self.at_white).exists():
+        if self.at_white == "crawl":
+            time.sleep(0.4)
+        elif self.at_white and not Path(self.at_white).exists():
             if self.at_white != "kill":
                 Path(self.at_white).touch()
             os.kill(os.getpid(), signal.SIGKILL)

@@ -72,7 +72,7 @@ def test_every_block_size_gives_the_record_of_the_whole(name: str):
     for index in (0, 11):
         whole, _ = record(subject, index, None)
         assert sum(whole["counts"]) > 0
-        for block in (16, 50, 97, 1000):
+        for block in (16, 97):
             found, tasks = record(subject, index, block)
             assert found == whole, block
             if block == 16:

@@ -94,10 +94,14 @@ def test_an_image_that_kills_every_worker_ends_the_run_in_one_line(
     assert records_of(tmp_path) == plain
 
 
-@pytest.mark.parametrize("method", ["standard", "srs"])
-def test_an_image_that_hangs_is_an_abstention_with_its_reason(tmp_path: Path, method: str):
-    certifier = poison(poisoned_certifier(method=method), at_white="hang")
-    workers = Workers(count=1, threads=1, time_limit=6.0, block=96 if method == "srs" else None)
+@pytest.mark.parametrize(
+    ("method", "deed", "block"), [("standard", "crawl", None), ("srs", "hang", 96)]
+)
+def test_an_image_that_takes_too_long_is_an_abstention_with_its_reason(
+    tmp_path: Path, method: str, deed: str, block: int | None
+):
+    certifier = poison(poisoned_certifier(method=method, batch_size=16), at_white=deed)
+    workers = Workers(count=1, threads=1, time_limit=6.0, block=block)
     data = poisoned_digits()
     run = certify_dataset(certifier, data, out=tmp_path, skip=2, limit=4, seed=3, workers=workers)
     found = records_of(tmp_path)

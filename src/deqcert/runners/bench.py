@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import platform
+import sys
 import time
 import traceback
 import warnings
@@ -48,6 +49,7 @@ class Bench:
     """
 
     def __init__(self, certifier: bytes, threads: int) -> None:
+        self._threads = threads
         torch.set_num_threads(threads)
         self._warned: list[str] = []
         # In this process nobody reads warnings: those about numbers go to the caller.
@@ -57,6 +59,7 @@ class Bench:
 
     def answer(self, task: Task, report: Callable[[str, int, int], None]) -> Answer:
         """Do a task; its errors are part of the answer."""
+        torch.set_num_threads(self._threads)  # of this very thread, which may be another one
         result, error = None, None
         try:
             result = task.run(self.certifier, seldom(report))
@@ -90,12 +93,15 @@ def packed(certifier: AnyCertifier) -> bytes:
 
 def sendable(error: Exception) -> Exception:
     """Return an error that survives being sent, with its own type where that can be."""
-    where = "".join(traceback.format_tb(error.__traceback__)[-1:]).strip()
+    lines = traceback.format_tb(error.__traceback__)
+    if sys.version_info >= (3, 11):
+        error.add_note("in a worker:\n" + "".join(lines))
     error.__cause__ = error.__context__ = None
     try:
         again = pickle.loads(pickle.dumps(error))
         assert str(again) == str(error)
     except Exception:
+        where = " ".join("".join(lines[-1:]).split())
         return WorkerError(f"{type(error).__name__}: {error} ({where})")
     return error.with_traceback(None)
 

@@ -53,14 +53,18 @@ class ProcessWorker:
         self.name = name
         ours, theirs = socket.socketpair()
         path = json.dumps([entry for entry in sys.path if isinstance(entry, str)])
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, path, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.PIPE,
-                stdout=2,  # what a model prints is no part of our output
-                env={**os.environ, **environment},
-            )
+        try:
+            with theirs:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-c", _PROGRAM, path, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.PIPE,
+                    stdout=2,  # what a model prints is no part of our output
+                    env={**os.environ, **environment},
+                )
+        except OSError as error:
+            ours.close()
+            raise WorkerError(f"cannot start a process: {error}") from error
         self._channel = Connection(ours.detach())
         self._ended = threading.Lock()
         self._order = order
@@ -85,14 +89,13 @@ class ProcessWorker:
     def run(self, task: Task, left: Callable[[], float], report: Report) -> Answer:
         """Do a task, as `Worker.run`."""
         self._send(pickle.dumps(task))
-        while True:
-            while not self._has_message(min(_POLL, max(left(), 0.0))):
-                if left() <= 0:
-                    raise TimeLimitError
-            message = self._receive()
-            if isinstance(message, Answer):
-                return message
-            report(*message)
+        while (seconds := left()) > 0:
+            if self._has_message(min(_POLL, seconds)):
+                message = self._receive()
+                if isinstance(message, Answer):
+                    return message
+                report(*message)
+        raise TimeLimitError
 
     def stop(self) -> None:
         """Kill the process; a second call does nothing."""

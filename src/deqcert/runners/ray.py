@@ -160,11 +160,11 @@ class RayWorker:
         """Do a task, as `Worker.run`."""
         with _lost():
             answer = self._actor.work.remote(pickle.dumps(task))
-            while not _ready(answer, min(_POLL, max(left(), 0.0))):
-                if left() <= 0:
-                    raise TimeLimitError
+            while (seconds := left()) > 0:
+                if _ready(answer, min(_POLL, seconds)):
+                    return ray.get(answer)
                 self._pass_on(report)
-            return ray.get(answer)
+        raise TimeLimitError
 
     def _pass_on(self, report: Report) -> None:
         try:

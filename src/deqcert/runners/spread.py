@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -116,7 +117,9 @@ class _Images:
                 block=self.workers.block,
                 submit=lambda task: self.crew.submit(task, order=order, clock=clock),
             )
-            return [certifier.certificate(sampler)]
+            certificate = certifier.certificate(sampler)
+            # Of the work, not of waiting: several images share the workers.
+            return [dataclasses.replace(certificate, seconds=clock.spent())]
         except TimeLimitError:
             limit = clock.limit
             plan = {"reason": f"not done within the time limit of {limit:g} s", "time_limit": limit}

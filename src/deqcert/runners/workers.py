@@ -19,7 +19,8 @@ class Workers:
         count: Workers, >= 1. None: the local runner works in this very process; Ray takes as many
             as fit into the cluster, and more when it grows.
         threads: Threads of each worker, >= 1. None: the cores of this machine shared equally, so
-            that workers do not fight for them; in this very process what PyTorch uses; 1 with Ray.
+            that workers do not fight for them, and at most ``OMP_NUM_THREADS``; in this very
+            process what PyTorch uses; 1 with Ray.
         gpus: GPUs of each worker: 1, a fraction of one that several share, or 0. None: 1 where
             the certifier is on a GPU, else 0.
         address: Address of a Ray cluster, such as ``auto`` or ``ray://head:10001``. None starts
@@ -54,7 +55,9 @@ class Workers:
 
     def threads_of(self, workers: int) -> int:
         """Return the threads of each of so many workers on this machine."""
-        return self.threads or max(1, usable_cores() // workers)
+        said = os.environ.get("OMP_NUM_THREADS", "")
+        most = int(said) if said.isdecimal() and int(said) > 0 else usable_cores()
+        return self.threads or max(1, min(most, usable_cores() // workers))
 
     def gpus_on(self, device: str) -> float:
         """Return the GPUs of each worker for a certifier on `device`.
