@@ -71,6 +71,15 @@ def test_an_error_comes_where_its_result_would_have_come(at: int):
 
 @pytest.mark.parametrize("method", ["standard", "srs"])
 def test_an_interrupted_certificate_leaves_no_thread(method: str):
+    # A test run that was started in the background inherits an ignored Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        interrupted(method)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def interrupted(method: str) -> None:
     subject = Certifier(
         LinearDEQ(), sigma=0.25, n0=50, n=2000, method=method, batch_size=16, audit=100
     )
