@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 THUMBNAILS = "thumbnails.jsonl"
@@ -27,11 +28,18 @@ def read_thumbnails(folder: Path) -> dict[int, str]:
 
     Every text returned is base64 of bytes that begin as WebP does: it is put into a page.
     """
+    return dict(each_thumbnail(folder))
+
+
+def each_thumbnail(folder: Path) -> Iterator[tuple[int, str]]:
+    """Yield what `read_thumbnails` returns, one after the other: a run may have a million."""
     try:
-        content = (folder / THUMBNAILS).read_bytes()
+        with (folder / THUMBNAILS).open("rb") as stream:
+            for line in stream:
+                if (found := _read_line(line)) is not None:
+                    yield found
     except OSError:
-        return {}
-    return dict(found for line in content.splitlines() if (found := _read_line(line)) is not None)
+        return
 
 
 def _read_line(line: bytes) -> tuple[int, str] | None:

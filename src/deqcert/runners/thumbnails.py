@@ -18,7 +18,7 @@ from deqcert.certificate import AnyCertificate
 from deqcert.data import Dataset
 from deqcert.errors import DeqcertError
 from deqcert.results import RunFolder
-from deqcert.results.thumbnails import THUMBNAILS, read_thumbnails, thumbnail_line
+from deqcert.results.thumbnails import THUMBNAILS, each_thumbnail, thumbnail_line
 
 LARGEST = 48
 """Pixels of the longer side; larger images are scaled down."""
@@ -32,15 +32,16 @@ def with_thumbnails(
 ) -> Iterator[AnyCertificate]:
     """Yield what `certified` yields, appending the thumbnail of each image to the run folder.
 
-    Images that have a record and no thumbnail (an older or interrupted run) get theirs first.
+    Images that have a record and no thumbnail (an older or interrupted run) get theirs at the end.
     """
     with contextlib.ExitStack() as stack:
         stream = _open(run, stack)
-        for index in sorted(run.done - read_thumbnails(run.path).keys()):
-            stream = _append(stream, data, index)
         for certificate in certified:
             yield certificate  # its record is written before its picture
             stream = _append(stream, data, certificate.index)
+        # Last, and their numbers alone in memory: pictures delay no certificate.
+        for index in sorted(run.done - {index for index, _ in each_thumbnail(run.path)}):
+            stream = _append(stream, data, index)
 
 
 def encode_thumbnail(
