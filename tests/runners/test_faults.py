@@ -31,6 +31,8 @@ from tests.runners.subjects import (
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 8
+# The program of a worker (`runners/process.py`).
+WORKER = "deqcert.runners.process_main"
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 
@@ -56,10 +58,12 @@ def alive(pid: int) -> bool:
         return False
 
 
-def children_of(pid: int) -> list[int]:
-    with subprocess.Popen(["ps", "-o", "pid=", "--ppid", str(pid)], stdout=-1, text=True) as ps:
-        assert ps.stdout is not None
-        return [int(word) for word in ps.stdout.read().split() if int(word) != ps.pid]
+def workers_of(pid: int) -> list[int]:
+    """The workers a process has; other children, a browser's driver say, are none of ours."""
+    ps = subprocess.run(
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True
+    )
+    return [int(row.split()[0]) for row in ps.stdout.splitlines() if WORKER in row]
 
 
 def test_a_worker_killed_within_an_image_is_replaced_and_its_work_done_again(
@@ -133,7 +137,7 @@ def test_the_driver_killed_and_resumed(tmp_path: Path):
     while lines_of(killed) < 2:
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.01)
-    workers = children_of(process.pid)
+    workers = workers_of(process.pid)
     progress = read_progress(killed)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -165,7 +169,7 @@ def test_a_full_disk_ends_the_workers_and_keeps_what_was_written(
     begun: list[int] = []
 
     def fill(record: Mapping[str, Any]) -> None:
-        begun.extend(children_of(os.getpid()))
+        begun.extend(workers_of(os.getpid()))
         size = (tmp_path / "records.jsonl").stat().st_size
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, hard))
 
@@ -199,7 +203,7 @@ def test_a_second_writer_is_refused_before_any_work(tmp_path: Path):
         pytest.raises(RunFolderError, match="is being written by another process"),
     ):
         certify_dataset(poisoned_certifier(), data, out=tmp_path, limit=3, seed=3, workers=2)
-    assert children_of(os.getpid()) == []
+    assert workers_of(os.getpid()) == []
     assert RunFolder.open(tmp_path).done == {0}
 
 
