@@ -1,38 +1,45 @@
 """Labels of the fast cell against those of the plain one, over many draws of trained models.
 
-    python benchmarks/fast_labels.py --out benchmarks/results/fast_labels.json
+    python benchmarks/fast_labels.py --out benchmarks/results/fast_labels
 
 Test images in turn, fresh noise at the level of the model's training, the model's own solver. In
 float32 the fast cell must give the plain one's label wherever either leads by more than the numeric
 margin: the script fails if it does not. bfloat16 is another reference classifier; how often its
-label differs, and both accuracies, are recorded. CIFAR-10 is read from $DEQCERT_DATA or downloaded.
+label differs, and both accuracies, are recorded. Data sets are read from $DEQCERT_DATA or
+downloaded. Slices of draws are kept as they come (OUT.json), so that it goes on where it stopped;
+OUT.md is the table.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from console import track
-from machine import machine
+from console import markdown, track
+from ledger import Ledger
 
-from deqcert.data import load_data
-from deqcert.models import load_model
+from deqcert.data import Dataset, load_data
+from deqcert.models import EquilibriumModel, available_models, load_model
 from deqcert.models.fast_part import FastPart
 from deqcert.smoothing.classifier import Labels, ReferenceClassifier
 
-DATA = {"mdeq-digits-s025": "digits", "mdeq-digits-s050": "digits", "mdeq-small-s050": "cifar10"}
 BATCH = 400
+SLICE = 10_000
 
 
-def classifiers(name: str, sigma: float) -> dict[str, ReferenceClassifier]:
+def trained() -> list[str]:
+    """Return the MDEQs that ship: models with a fast cell."""
+    shipped = {entry.name: entry for entry in available_models() if entry.card}
+    return [name for name in shipped if name.startswith("mdeq-")]
+
+
+def classifiers(model: EquilibriumModel, sigma: float) -> dict[str, ReferenceClassifier]:
     """Return the plain classifier, the fast one, and the fast one in bfloat16."""
-    model = load_model(name)
     spec = model.solver
     made = {
         "plain": ReferenceClassifier(model, spec, sigma=sigma),
@@ -47,38 +54,46 @@ def classifiers(name: str, sigma: float) -> dict[str, ReferenceClassifier]:
     return made
 
 
-def measure(name: str, draws: int) -> dict[str, Any]:
-    """Return counts over `draws` draws of one model."""
-    sigma = float(load_model(name).card["sigma"])  # pyright: ignore[reportOptionalSubscript]
-    data = load_data(DATA[name], split="test")
-    made = classifiers(name, sigma)
-    margin = max(made["plain"].margin, made["float32"].margin)
-    counts: dict[str, Any] = dict.fromkeys(
-        ("draws", "float32_differs", "float32_differs_outside_margin", "bfloat16_differs"), 0
-    )
-    correct = dict.fromkeys(made, 0)
-    moved = 0.0
-    for low in track(range(0, draws, BATCH), name):
-        indices = range(low, min(draws, low + BATCH))
-        images, truth = _noisy(data, indices, sigma)
-        found = {way: classifier.labelled(images)[0] for way, classifier in made.items()}
-        counts["draws"] += len(indices)
-        outside = np.maximum(found["plain"].lead, found["float32"].lead) > margin
-        differs = found["plain"].label != found["float32"].label
-        counts["float32_differs"] += int(differs.sum())
-        counts["float32_differs_outside_margin"] += int((differs & outside).sum())
-        counts["bfloat16_differs"] += int((found["float32"].label != found["bfloat16"].label).sum())
-        moved = max(moved, _moved(found["plain"], found["float32"]))
-        for way, labels in found.items():
-            correct[way] += int((labels.label == truth).sum())
-    return {
-        "solver": str(made["plain"].spec),
-        "sigma": sigma,
-        **counts,
-        "largest_change_of_lead": moved,
-        "margins": {way: classifier.margin for way, classifier in made.items()},
-        "accuracy_under_noise": {way: count / draws for way, count in correct.items()},
-    }
+class Subject:
+    """One trained model, its three classifiers and its data."""
+
+    def __init__(self, name: str, data: Dataset) -> None:
+        model = load_model(name)
+        self.name = name
+        self.sigma = float(model.card["sigma"])  # pyright: ignore[reportOptionalSubscript]
+        self.data = data
+        self.made = classifiers(model, self.sigma)
+        self.margin = max(self.made["plain"].margin, self.made["float32"].margin)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the counts are about."""
+        return {
+            "solver": str(self.made["plain"].spec),
+            "sigma": self.sigma,
+            "margins": {way: classifier.margin for way, classifier in self.made.items()},
+        }
+
+    def count(self, draws: range) -> dict[str, Any]:
+        """Return counts over some draws."""
+        counts: dict[str, Any] = dict.fromkeys(
+            ("float32_differs", "float32_differs_outside_margin", "bfloat16_differs"), 0
+        )
+        correct = dict.fromkeys(self.made, 0)
+        moved = 0.0
+        for low in range(draws.start, draws.stop, BATCH):
+            images, truth = _noisy(self.data, range(low, min(draws.stop, low + BATCH)), self.sigma)
+            found = {way: classifier.labelled(images)[0] for way, classifier in self.made.items()}
+            outside = np.maximum(found["plain"].lead, found["float32"].lead) > self.margin
+            differs = found["plain"].label != found["float32"].label
+            other = found["float32"].label != found["bfloat16"].label
+            counts["float32_differs"] += int(differs.sum())
+            counts["float32_differs_outside_margin"] += int((differs & outside).sum())
+            counts["bfloat16_differs"] += int(other.sum())
+            moved = max(moved, _moved(found["plain"], found["float32"]))
+            for way, labels in found.items():
+                correct[way] += int((labels.label == truth).sum())
+        return {"draws": len(draws), **counts, "correct": correct, "largest_change_of_lead": moved}
 
 
 def _noisy(data: Any, indices: range, sigma: float) -> tuple[torch.Tensor, np.ndarray]:
@@ -95,21 +110,69 @@ def _moved(a: Labels, b: Labels) -> float:
     return float(change.max())
 
 
+def totals(facts: Mapping[str, Any], slices: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the sums of all slices of one model beside its facts."""
+    draws = sum(one["draws"] for one in slices)
+    summed = ("float32_differs", "float32_differs_outside_margin", "bfloat16_differs")
+    right = {way: sum(one["correct"][way] for one in slices) / draws for way in facts["margins"]}
+    return {
+        **facts,
+        "draws": draws,
+        **{key: sum(one[key] for one in slices) for key in summed},
+        "largest_change_of_lead": max(one["largest_change_of_lead"] for one in slices),
+        "accuracy_under_noise": right,
+    }
+
+
+def table(summary: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the totals of all models as a Markdown table."""
+    head = ["model", "solver", "draws", "float32 differs", "of them outside the margin"]
+    head += ["largest change of a lead", "margin", "bfloat16 differs", "right: plain, bfloat16"]
+    body = []
+    for name, row in summary.items():
+        right = row["accuracy_under_noise"]
+        body.append(
+            [
+                name,
+                row["solver"],
+                f"{row['draws']:,}",
+                str(row["float32_differs"]),
+                str(row["float32_differs_outside_margin"]),
+                f"{row['largest_change_of_lead']:.1e}",
+                f"{max(row['margins']['plain'], row['margins']['float32']):.1e}",
+                f"{100 * row['bfloat16_differs'] / row['draws']:.2f} %",
+                f"{100 * right['plain']:.2f}, {100 * right['bfloat16']:.2f} %",
+            ]
+        )
+    return markdown(head, body)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--models", nargs="+", choices=list(DATA), default=list(DATA))
+    """Run it; return 1 if a label differs where it must not."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="OUT.json and OUT.md")
+    parser.add_argument("--models", nargs="+", default=trained(), help="names in the zoo")
     parser.add_argument("--draws", type=int, default=100_000)
+    parser.add_argument("--data-dir", type=Path, help="folder of the original data files")
+    parser.add_argument("--again", action="store_true", help="measure everything once more")
     options = parser.parse_args()
-    results: dict[str, Any] = {"machine": machine(), "models": {}}
-    failed = False
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(options.out.with_suffix(".json"), {"draws": options.draws}, again=options.again)
     for name in options.models:
-        found = results["models"][name] = measure(name, options.draws)
-        failed |= found["float32_differs_outside_margin"] > 0
-        print(name, json.dumps(found), flush=True)
-        options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    return int(failed)
+        card = load_model(name).card or {}
+        data = load_data(card["data"]["name"], split="test", folder=options.data_dir)
+        subject = Subject(name, data)
+        known = f"{name} {subject.made['plain'].digest[:12]}"
+        facts = ledger.measure(f"{known}|model", lambda s=subject: s.facts)
+        slices = []
+        for low in track(range(0, options.draws, SLICE), name):
+            part = range(low, min(options.draws, low + SLICE))
+            work = lambda s=subject, p=part: s.count(p)  # noqa: E731
+            slices.append(ledger.measure(f"{known}|{low}", work))
+        summary = {**ledger.content.get("summary", {}), name: totals(facts, slices)}
+        ledger.note("summary", summary)
+        options.out.with_suffix(".md").write_text(table(summary), encoding="utf-8")
+    found = ledger.content["summary"]
+    return int(any(row["float32_differs_outside_margin"] for row in found.values()))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cost_against_size
 import factors
+import fast_labels
 import pytest
 import suite
 import tables
@@ -67,6 +68,29 @@ def test_cost_against_size(tmp_path, call):
     assert len(results) == 4
     assert all(r["ms_per_draw"] > 0 and len(r["image_seconds"]) == 2 for r in results.values())
     assert "mdeq-digits:random" in tables.summary(tmp_path)
+
+
+def test_fast_labels_go_on_and_agree(tmp_path, call, monkeypatch):
+    assert {"mdeq-digits-s050", "mdeq-small-s050"} <= set(fast_labels.trained())
+    monkeypatch.setattr(fast_labels, "SLICE", 300)
+    out = f"--models mdeq-digits-s050 --draws 500 --out {tmp_path / 'fast_labels'}"
+    call(fast_labels.main, out)
+    content = read(tmp_path / "fast_labels.json")
+    (row,) = content["summary"].values()
+    assert (row["draws"], row["float32_differs_outside_margin"]) == (500, 0)
+    assert 0 < row["largest_change_of_lead"] <= max(row["margins"].values())
+    assert 0.6 < row["accuracy_under_noise"]["plain"] < 0.95
+    slices = [key for key in content["results"] if not key.endswith("|model")]
+    assert [content["results"][key]["draws"] for key in slices] == [300, 200]
+    del content["results"][slices[1]], content["summary"]
+    (tmp_path / "fast_labels.json").write_text(json.dumps(content))
+    call(fast_labels.main, out)
+    again = read(tmp_path / "fast_labels.json")
+    assert (list(again["results"]), again["summary"]) == (
+        [*content["results"], slices[1]],
+        {"mdeq-digits-s050": row},
+    )
+    assert "| mdeq-digits-s050 | picard:3 | 500 | 0 | 0 |" in tables.summary(tmp_path)
 
 
 def test_suite_keeps_what_is_there(tmp_path, call, monkeypatch):
