@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from deqcert.data.arrays import ArrayDataset
-from deqcert.data.dataset import Dataset, Example
+from deqcert.data.dataset import ChooseBox, Dataset, Example
 from deqcert.data.folder import FolderDataset
-from deqcert.data.image import read_image
+from deqcert.data.image import Box, read_image
 from deqcert.data.prefetch import prefetched
 from deqcert.data.registry import load_data
 from deqcert.data.sources import SOURCES
@@ -13,6 +13,8 @@ from deqcert.data.sources import SOURCES
 __all__ = [
     "SOURCES",
     "ArrayDataset",
+    "Box",
+    "ChooseBox",
     "Dataset",
     "Example",
     "FolderDataset",

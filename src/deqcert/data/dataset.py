@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deqcert.errors import DataError
+from deqcert.data.image import Box
+from deqcert.errors import ConfigurationError, DataError
+
+ChooseBox = Callable[[int, int, int], Box]
+"""Says which window of an image to take, given its index, and its width and height in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +58,9 @@ class Dataset(ABC):
     class_names: tuple[str, ...]
     licence: str
 
+    keeps_originals: ClassVar[bool] = False
+    """Whether the images lie somewhere larger than `input_shape`, so that `crops` can be cut."""
+
     def __post_init__(self) -> None:
         require_range(f"{self.name}: label", self.labels, self.num_classes - 1)
 
@@ -74,6 +82,27 @@ class Dataset(ABC):
     def images(self, rows: NDArray[np.int64]) -> Tensor:  # rows: (B,)
         """Return the float32 images in [0, 1] at `rows`, shape (B, C, H, W)."""
 
+    def crops(
+        self,
+        rows: NDArray[np.int64],  # (B,)
+        choose: ChooseBox,
+    ) -> Tensor:  # (B, C, H, W)
+        """Return windows of the original images at `rows`, resized to `input_shape`; in [0, 1].
+
+        Raises:
+            ConfigurationError: The data set keeps no originals.
+        """
+        del rows, choose
+        raise self.without_originals()
+
+    def without_originals(self) -> ConfigurationError:
+        """Return the error for resized crops of a data set that keeps no originals."""
+        _, height, width = self.input_shape
+        return ConfigurationError(
+            f"resized crops are cut from larger originals, but {self.name} keeps {width} x "
+            f"{height} pixels alone; use crop, the margin of plain crops, instead of resized_crop"
+        )
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -84,14 +113,28 @@ class Dataset(ABC):
         image = self.images(np.array([position], dtype=np.int64))[0]
         return Example(position, image, int(self.labels[position]))
 
-    def batch(self, indices: Sequence[int] | NDArray[np.integer] | Tensor) -> tuple[Tensor, Tensor]:
+    def batch(
+        self,
+        indices: Sequence[int] | NDArray[np.integer] | Tensor,
+        *,
+        choose: ChooseBox | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Return the images and labels at `indices`, in that order.
+
+        Args:
+            indices: Positions in the split.
+            choose: Which windows of the original images to take, see `crops`; None means the
+                images themselves.
 
         Returns:
             float32 images in [0, 1], shape (B, C, H, W), and int64 labels, shape (B,).
+
+        Raises:
+            ConfigurationError: Windows of a data set that keeps no originals.
         """
         rows = np.asarray(indices, dtype=np.int64)
-        return self.images(rows), torch.from_numpy(self.labels[rows])
+        images = self.images(rows) if choose is None else self.crops(rows, choose)
+        return images, torch.from_numpy(self.labels[rows])
 
     @property
     def num_classes(self) -> int:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deqcert.data.dataset import Dataset
-from deqcert.data.image import read_crop
+from deqcert.data.dataset import ChooseBox, Dataset
+from deqcert.data.image import read_crop, read_window
 from deqcert.errors import DataError
 
 
@@ -37,6 +39,8 @@ class FolderDataset(Dataset):
     crop: int = 224
     workers: int = 1
 
+    keeps_originals: ClassVar[bool] = True
+
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Shape of one image after cropping, (3, H, W)."""
@@ -48,12 +52,41 @@ class FolderDataset(Dataset):
         Raises:
             DataError: A file is missing, damaged or no image; it names the first such file.
         """
+        return self._decoded(
+            rows, lambda row: read_crop(self._path(row), resize=self.resize, crop=self.crop)
+        )
+
+    def crops(
+        self,
+        rows: NDArray[np.int64],  # (B,)
+        choose: ChooseBox,
+    ) -> Tensor:  # (B, 3, H, W)
+        """Return windows of the files' own pixels at `rows`, resized to `input_shape`.
+
+        Raises:
+            DataError: As `images`.
+        """
+        return self._decoded(
+            rows,
+            lambda row: read_window(
+                self._path(row),
+                choose=lambda width, height: choose(row, width, height),
+                size=self.input_shape[1:],
+            ),
+        )
+
+    def _path(self, row: int) -> Path:
+        return self.root / self.files[row]
+
+    def _decoded(
+        self,
+        rows: NDArray[np.int64],  # (B,)
+        read: Callable[[int], NDArray[np.uint8]],  # row -> (3, H, W)
+    ) -> Tensor:  # (B, 3, H, W)
         found = np.empty((len(rows), *self.input_shape), dtype=np.float32)
 
         def decode(place: int) -> None:
-            path = self.root / self.files[rows[place]]
-            pixels = read_crop(path, resize=self.resize, crop=self.crop)
-            np.divide(pixels, np.float32(255), out=found[place])
+            np.divide(read(int(rows[place])), np.float32(255), out=found[place])
 
         workers = min(self.workers, len(rows))
         if workers <= 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -21,6 +21,10 @@ EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded: Pillow's limit against files that unpack to fill the memory."""
+
+
+Box = tuple[int, int, int, int]
+"""A window of an image: left, top, right and bottom edge in pixels, the last two excluded."""
 
 
 def read_image(path: str | PathLike[str], input_shape: tuple[int, int, int]) -> Tensor:
@@ -70,8 +74,7 @@ def read_crop(path: Path, *, resize: int, crop: int) -> NDArray[np.uint8]:
         DataError: Missing, damaged, not 8-bit, or too large to be decoded; it names the file.
     """
     with _opened(path) as image:
-        if image.mode not in EIGHT_BIT:
-            raise DataError(f"{path} has pixels of mode {image.mode!r}, expected 8-bit")
+        _require_eight_bit(path, image)
         size = _resized(image.size, resize)
         _require_decodable(path, size)
         # RGB first: averages of palette indices would mean nothing.
@@ -79,6 +82,38 @@ def read_crop(path: Path, *, resize: int, crop: int) -> NDArray[np.uint8]:
         left, top = (round((side - crop) / 2) for side in size)
         pixels = np.asarray(small.crop((left, top, left + crop, top + crop)))
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def read_window(
+    path: Path, *, choose: Callable[[int, int], Box], size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Read an image file, cut a window, and resize the window, its aspect not kept.
+
+    As torchvision's ``resized_crop`` does it to a Pillow image: cut first, so that no pixel from
+    outside the window enters, then bilinear with antialiasing. Colours as in `read_crop`.
+
+    Args:
+        path: The file.
+        choose: Gives the window from the width and height of the image, which it lies within.
+        size: Height and width of the result, pixels.
+
+    Returns:
+        RGB bytes. shape: (3, *size)
+
+    Raises:
+        DataError: Missing, damaged, not 8-bit, or too large to be decoded; it names the file.
+    """
+    with _opened(path) as image:
+        _require_eight_bit(path, image)
+        window = image.crop(choose(*image.size)).convert("RGB")
+        height, width = size
+        pixels = np.asarray(window.resize((width, height), Image.Resampling.BILINEAR))
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _require_eight_bit(path: Path, image: Image.Image) -> None:
+    if image.mode not in EIGHT_BIT:
+        raise DataError(f"{path} has pixels of mode {image.mode!r}, expected 8-bit")
 
 
 def _resized(size: tuple[int, int], short: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from deqcert.training.loop import TrainResult, train
 from deqcert.training.posterior import PosteriorSpec
 from deqcert.training.progress import TrainWatch, console_progress
 from deqcert.training.recipes import Recipe, find_recipe
+from deqcert.training.resized_crop import ResizedCrop
 from deqcert.training.short_solve import ShortSolveSpec
 from deqcert.training.smooth_adv import SmoothAdvSpec
 
@@ -17,6 +18,7 @@ __all__ = [
     "Evaluation",
     "PosteriorSpec",
     "Recipe",
+    "ResizedCrop",
     "ShortSolveSpec",
     "SmoothAdvSpec",
     "TrainConfig",

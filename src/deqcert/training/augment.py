@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from deqcert.errors import ConfigurationError
+from deqcert.training.checks import require_known
+from deqcert.training.resized_crop import ResizedCrop
 
 _AFFINE = ("rotate", "shift", "scale", "stretch", "shear")
 
@@ -28,9 +31,13 @@ class AugmentSpec:
         flip: Whether half of the images are mirrored left to right; not for digits.
         crop: Whole pixels of zeros around the image, from which a window of its size is cut at
             random (4 is usual for CIFAR-10), >= 0.
+        resized_crop: Random windows of the original images, resized, which training loads in place
+            of the images themselves; for data sets that keep originals. See `ResizedCrop`; None
+            takes the images as they are.
 
     Raises:
         ConfigurationError: A value out of range.
+        UnknownNameError: Another setting of `resized_crop`.
     """
 
     rotate: float = 4.0
@@ -40,14 +47,27 @@ class AugmentSpec:
     shear: float = 0.04
     flip: bool = False
     crop: int = 0
+    resized_crop: ResizedCrop | None = None
 
     @classmethod
-    def crop_and_flip(cls, crop: int) -> AugmentSpec:
+    def crop_and_flip(cls, crop: int | ResizedCrop) -> AugmentSpec:
         """Return the changes usual for photographs: crops and mirror images alone."""
-        still = dict.fromkeys(_AFFINE, 0.0)
-        return cls(**still, flip=True, crop=crop)
+        resized = isinstance(crop, ResizedCrop)
+        return cls(
+            **dict.fromkeys(_AFFINE, 0.0),
+            flip=True,
+            crop=0 if resized else crop,
+            resized_crop=crop if resized else None,
+        )
 
     def __post_init__(self) -> None:
+        if isinstance(self.resized_crop, Mapping):  # JSON and TOML give tables
+            require_known(ResizedCrop, self.resized_crop, prefix="augment.resized_crop.")
+            object.__setattr__(self, "resized_crop", ResizedCrop(**self.resized_crop))
+        if not isinstance(self.resized_crop, (ResizedCrop, type(None))):
+            raise ConfigurationError(
+                f"resized_crop must be a table with area and aspect, but got {self.resized_crop!r}"
+            )
         if type(self.crop) is not int or self.crop < 0:
             raise ConfigurationError(f"crop must be an integer >= 0, but got {self.crop!r}")
         highest = {
@@ -77,6 +97,8 @@ def augment(
     generator: np.random.Generator,
 ) -> Tensor:  # (B, C, H, W)
     """Return `images` cropped, and changed by random affine maps, with zeros from outside.
+
+    Resized crops are none of this: what is loaded already consists of them.
 
     A resampled pixel is an average of pixels and zeros (bilinear), so values stay in [0, 1].
     Without affine maps, crops and mirror images are exact copies of pixels.

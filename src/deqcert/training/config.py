@@ -136,6 +136,11 @@ class TrainConfig:
             raise ConfigurationError(
                 "precision bfloat16 needs unrolled or phantom gradients, but got implicit ones"
             )
+        if self.posterior and self.augment and self.augment.resized_crop:
+            raise ConfigurationError(
+                "posterior targets know the training images whole, not their resized crops; leave "
+                "out posterior or augment.resized_crop"
+            )
         self._check_counts()
         self._check_ranges()
 
@@ -143,11 +148,13 @@ class TrainConfig:
         """Return the settings as JSON can hold them."""
         values = dataclasses.asdict(self)
         values["gradient"]["solver"] = str(self.gradient.solver)
+        resized_crop = (values["augment"] or {}).get("resized_crop") or {}
         for part, name in (
             (values, "betas"),
             (values, "solver_jitter"),
             (values["short"], "steps"),
             (values["short"], "weights"),
+            *((resized_crop, name) for name in resized_crop),
         ):
             part[name] = list(part[name])
         return values

@@ -65,7 +65,7 @@ def train(
 
     Args:
         model: A model, of which a copy is trained; or the name of an architecture, which is built
-            with fresh weights drawn from the seed.
+            with fresh weights drawn from the seed, for as many classes as the data have.
         data: The training data.
         out: The folder: missing, empty, or of a run with the same settings. It gets
             settings, log, checkpoints, events for TensorBoard where it is installed, and in the
@@ -95,8 +95,14 @@ def train(
     if pause_after is not None and not pause_after > 0.0:
         raise ConfigurationError(f"pause_after must be > 0 seconds, but got {pause_after!r}")
     changes = _as_json(model_settings or {})
-    fresh = _fresh(model, config, changes).to(device)
+    fresh = _fresh(model, config, changes)
+    if isinstance(model, str) and fresh.num_classes != data.num_classes:
+        changes = {"num_classes": data.num_classes, **changes}
+        fresh = _fresh(model, config, changes)
+    fresh = fresh.to(device)
     require_fit(fresh, data)
+    if config.augment and config.augment.resized_crop and not data.keeps_originals:
+        raise data.without_originals()
     settings = {
         "config": config.to_dict(),
         "data": {"name": data.name, "split": data.split, "digest": data.digest},

@@ -13,6 +13,7 @@ from deqcert.training.augment import AugmentSpec
 from deqcert.training.config import TrainConfig
 from deqcert.training.interval import IntervalSpec
 from deqcert.training.posterior import PosteriorSpec
+from deqcert.training.resized_crop import ResizedCrop
 from deqcert.training.short_solve import ShortSolveSpec
 
 
@@ -139,8 +140,6 @@ _PUBLISHED_LARGE = {
     "jacobian_frequency": 0.02,
 }
 
-# Training images come cropped to 224 pixels by the loader: published are random resized crops,
-# which need the larger original and are not made here.
 _PUBLISHED_IMAGENET = {
     **_PUBLISHED,
     "epochs": 100,
@@ -158,7 +157,7 @@ _PUBLISHED_IMAGENET = {
     "jacobian_until": None,
     "jacobian_growth": 0.1,
     "pretrain_jacobian_weight": 0.03,
-    "augment": AugmentSpec.crop_and_flip(28),
+    "augment": AugmentSpec.crop_and_flip(ResizedCrop()),
     "card_every": 50,
 }
 

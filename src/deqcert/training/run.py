@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deqcert.data import Dataset, prefetched
+from deqcert.data import ChooseBox, Dataset, prefetched
 from deqcert.errors import ConfigurationError, TrainingError
 from deqcert.models import EquilibriumModel
 from deqcert.smoothing.noise import keyed_generator
@@ -21,6 +21,7 @@ from deqcert.training.batches import Batches
 from deqcert.training.config import TrainConfig
 from deqcert.training.losses import Terms, autocast, objective, unrolled_loss
 from deqcert.training.optimizer import make_optimizer
+from deqcert.training.resized_crop import keyed_boxes
 from deqcert.training.schedule import learning_rate, update_average
 
 _DIVERGED = 20.0
@@ -102,7 +103,8 @@ class TrainingRun:
         self.model.train()
         devices = [] if self._device.type == "cpu" else [self._device]
         with torch.random.fork_rng(devices, device_type=_fork_type(self._device)):
-            for step, loaded in zip(steps, prefetched(self.data, rows), strict=True):
+            batches = prefetched(self.data, rows, choose=self._boxes(epoch))
+            for step, loaded in zip(steps, batches, strict=True):
                 terms = self._step(epoch, step, loaded)
                 for name, part in {"loss": terms.loss.detach(), **terms.parts}.items():
                     losses.setdefault(name, []).append(float(part))
@@ -113,6 +115,11 @@ class TrainingRun:
                 f"the loss has diverged to {typical:.3g} in epoch {epoch + 1}; lower the "
                 f"learning rate ({config.learning_rate:g}); the last good checkpoint is kept"
             )
+
+    def _boxes(self, epoch: int) -> ChooseBox | None:
+        """Return which windows of the original images this epoch trains on, if it does so."""
+        spec = self.config.augment and self.config.augment.resized_crop
+        return keyed_boxes(spec, seed=self.config.seed, epoch=epoch) if spec else None
 
     def _step(self, epoch: int, step: int, loaded: tuple[Tensor, Tensor]) -> Terms:
         total = epoch * self.steps_per_epoch + step
