@@ -104,12 +104,12 @@ def _ours(line: Line, radii: int, clean: bool) -> list[str]:
     # The whole status of a row without weights, with the command that makes them, is in the notes.
     status = "" if line.status == "complete" else f" ({line.status.partition(' of ')[0]})"
     title = line.title + status
-    if line.accuracy is None or line.guarantees is None:
+    if line.guarantees is None:
         return [title, *["-"] * (radii + (4 if not clean else 5)), "-"]
     return [
         title,
-        *(f"{100 * share:.1f}" for share in line.accuracy),
-        f"{line.average_radius:.3f}",
+        *(["-"] * radii if line.accuracy is None else map(_percent, line.accuracy)),
+        "-" if line.average_radius is None else f"{line.average_radius:.3f}",
         *([_percent(line.clean)] if clean else []),
         f"{line.cell_evaluations:,.0f}",
         f"{line.seconds:.3g}",

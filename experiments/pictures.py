@@ -36,8 +36,8 @@ def pictures(results: Results) -> dict[str, bytes]:
 
 
 def _curves(results: Results, norm: str) -> Figure | None:
-    """Return the curves of one norm, or None where no row of that norm has records."""
-    lines = [line for line in results.lines if line.norm == norm and line.images]
+    """Return the curves of one norm, or None where no row of that norm has an accuracy."""
+    lines = [line for line in results.lines if line.norm == norm and line.accuracy is not None]
     if not lines:
         return None
     images = {

@@ -43,9 +43,11 @@ class Line:
         status: ``complete``, ``partial``, or why it was not run.
         images: Images certified.
         planned: Images it is about.
-        accuracy: Certified accuracy at the radii of its norm, in [0, 1].
-        high_probability: Lower bounds of the share whose claim is true; None without a guarantee.
-        average_radius: Average certified radius.
+        accuracy: Certified accuracy at the radii of its norm, in [0, 1]; None of untrained weights,
+            whose right answers are luck.
+        high_probability: Lower bounds of the share whose claim is true; None without a guarantee,
+            and of untrained weights.
+        average_radius: Average certified radius; None of untrained weights.
         abstentions: Images without a certified class.
         clean: Accuracy without noise on the whole split, or None.
         cell_evaluations: Mean per image.
@@ -158,7 +160,10 @@ def _line(
     common["environments"] = tuple(run.environments)
     radii = study.radii_linf if row.norm == "Linf" else study.radii
     status = "complete" if len(rows) >= planned else "partial"
-    return Line(**common, status=status, facts=rows[0].get("facts"), **_numbers(rows, radii))
+    numbers = _numbers(rows, radii)
+    if row.untrained:
+        numbers |= dict.fromkeys(("accuracy", "high_probability", "average_radius"))
+    return Line(**common, status=status, facts=rows[0].get("facts"), **numbers)
 
 
 def _why_not(row: Row, study: Study, place: Place) -> str:
@@ -231,7 +236,11 @@ def audited(results: Results) -> dict[str, Any]:
     """Return the gaps of each row of which draws were audited, in studies that compare rows."""
     if not results.study.pairs:
         return {}
-    rows = {line.name for line in results.lines if line.method in ("srs", "srs-paper")}
+    rows = {
+        line.name
+        for line in results.lines
+        if line.method in ("srs", "srs-paper") and line.accuracy is not None
+    }
     found = {name: gaps(rows_) for name, rows_ in results.records.items() if name in rows}
     return {name: gap for name, gap in found.items() if gap.images}
 

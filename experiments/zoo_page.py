@@ -86,20 +86,27 @@ def _command(content: Mapping[str, Any]) -> str:
 
 
 def _study(rows: Sequence[Mapping[str, Any]], radii: Sequence[float]) -> str:
-    header = ["model, method", "images", *(f"r = {r}" for r in aligned(radii))]
-    header += ["ACR", "cell evaluations", "seconds"]
-    return _table(header, [_row(row) for row in rows])
+    claimed = any(row["accuracy"] is not None for row in rows)
+    header = ["model, method", "images"]
+    header += [*(f"r = {r}" for r in aligned(radii)), "ACR"] if claimed else []
+    header += ["cell evaluations", "seconds"]
+    missing = ["-"] * (len(radii) + 1) if claimed else []
+    return _table(header, [_row(row, missing) for row in rows])
 
 
-def _row(row: Mapping[str, Any]) -> list[str]:
+def _row(row: Mapping[str, Any], missing: Sequence[str]) -> list[str]:
+    """Return the cells of a row, with `missing` for accuracies that are not claimed."""
     title = row["title"]
     if "none" in row["guarantees"]:
         title += " **NO GUARANTEE**"
+    accuracy = missing
+    if row["accuracy"] is not None:
+        accuracy = [f"{100 * share:.0f}" for share in row["accuracy"]]
+        accuracy.append(f"{row['average_radius']:.3f}")
     return [
         title,
         str(row["images"]),
-        *(f"{100 * share:.0f}" for share in row["accuracy"]),
-        f"{row['average_radius']:.3f}",
+        *accuracy,
         f"{row['cell_evaluations']:,.0f}",
         f"{row['seconds']:.2g}",
     ]

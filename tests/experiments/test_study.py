@@ -138,6 +138,31 @@ def test_the_table_has_the_numbers_of_the_records(whole):
     assert printed.rstrip() == (out / "table.md").read_text().rstrip()
 
 
+def test_of_untrained_weights_no_accuracy_is_claimed(tmp_path):
+    """Two of ten random answers may well be right: that would read like a result."""
+    untrained = """
+[[rows]]
+name = "smoke"
+title = "smoke"
+method = "srs"
+model = "mdeq-digits"
+untrained = true
+reference = "picard:2"
+serial = "picard:1"
+n = 40
+audit = 20
+"""
+    out = tmp_path / "out"
+    printed = run(out, "--rows", "smoke", text=STUDY + untrained)
+    line = table(out)["smoke"]
+    assert (line["status"], line["images"], sum(line["guarantees"].values())) == ("complete", 3, 3)
+    assert line["accuracy"] is line["high_probability"] is line["average_radius"] is None
+    (shown,) = [text for text in printed.splitlines() if text.startswith("| smoke")]
+    assert "[untrained weights: that it runs, no accuracy claimed] | - | - | - | - |" in shown
+    assert "Gap" not in printed
+    assert not list(out.glob("*.png"))
+
+
 def test_missing_weights_are_named_and_fail_nothing(whole):
     line = table(whole[0])["absent"]
     assert line["status"] == (

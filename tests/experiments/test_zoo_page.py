@@ -32,6 +32,22 @@ def test_rows_without_a_guarantee_say_so():
         "cell_evaluations": 12345.6,
         "seconds": 1.0,
     }
-    assert zoo_page._row(row) == [
+    assert zoo_page._row(row, ["-", "-"]) == [
         "published **NO GUARANTEE**", "3", "50", "0.250", "12,346", "1",
     ]  # fmt: skip
+
+
+def test_of_untrained_weights_no_accuracy_is_shown():
+    row = {
+        "title": "random",
+        "guarantees": {"standard": 2},
+        "images": 2,
+        "accuracy": None,
+        "average_radius": None,
+        "cell_evaluations": 16,
+        "seconds": 2.5,
+    }
+    assert zoo_page._row(row, ["-", "-"]) == ["random", "2", "-", "-", "16", "2.5"]
+    alone = zoo_page._study([row], [0.0, 0.5])
+    assert alone.splitlines()[0] == "| model, method | images | cell evaluations | seconds |"
+    assert alone.splitlines()[2] == "| random | 2 | 16 | 2.5 |"
