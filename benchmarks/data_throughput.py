@@ -9,7 +9,9 @@ process, and each repetition yields one ratio, loader over model; above 1 the lo
 bottleneck even at one evaluation per image, and the smallest number of evaluations per image at
 which it is none is written beside it. The last column is what loading in turn, without
 `deqcert.data.prefetched`, adds to `--steps` evaluations per image. Image files are also timed with
-1 to `--workers` decoding threads. Data sets that are not in the folder are named and left out.
+1 to `--workers` decoding threads, and the centre crops that are certified beside the random resized
+crops of training, both per second of processor time, which other processes do not lengthen. Data
+sets that are not in the folder are named and left out.
 Weights are fresh: no figure depends on their values.
 """
 
@@ -33,6 +35,8 @@ from machine import machine
 from deqcert import models
 from deqcert.data import Dataset, FolderDataset, load_data
 from deqcert.errors import DataError
+from deqcert.training import ResizedCrop
+from deqcert.training.resized_crop import keyed_boxes
 
 GREY = {"input_shape": (1, 28, 28), "mean": (0.3,), "std": (0.3,)}
 CONTESTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -108,6 +112,19 @@ def measure_workers(data: FolderDataset, rows: int, workers: int, repeats: int) 
     }
 
 
+def measure_crops(data: FolderDataset, rows: int, repeats: int) -> dict[str, float]:
+    """Return images per second of processor time on one thread, crop by crop, timed in turn."""
+    single = dataclasses.replace(data, workers=1)
+    kinds = {"centre": None, "random resized": keyed_boxes(ResizedCrop(), seed=0, epoch=0)}
+    times: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for order in orders(data, rows, repeats):
+        for kind, choose in kinds.items():
+            started = time.process_time()
+            single.batch(order, choose=choose)
+            times[kind].append(time.process_time() - started)
+    return {kind: rows / statistics.median(own) for kind, own in times.items()}
+
+
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return all figures of one data set."""
     started = time.perf_counter()
@@ -130,6 +147,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         report["images_per_second_by_workers"] = measure_workers(
             data, rows, options.workers, options.repeats
         )
+        report["images_per_processor_second_by_crop"] = measure_crops(data, rows, options.repeats)
     return report
 
 
@@ -142,11 +160,14 @@ def show(name: str, report: dict[str, Any]) -> None:
     )
     for workers, rate in report.get("images_per_second_by_workers", {}).items():
         print(f"{'':10} {workers + ' decoding thread(s)':20} {rate:11,.0f}")
+    for kind, rate in report.get("images_per_processor_second_by_crop", {}).items():
+        print(f"{'':10} {kind + ' crops':20} {rate:11,.0f} per processor second")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data-dir", type=Path, help="folder of the original files")
+    parser.add_argument("--data", choices=CONTESTS, help="this data set alone; default all")
     parser.add_argument("--rows", type=int, default=128, help="batch size in memory")
     parser.add_argument("--image-rows", type=int, default=16, help="batch size of image files")
     parser.add_argument(
@@ -164,7 +185,7 @@ def main() -> None:
         f"{'data set':10} {'model':20} {'loader im/s':>11} {'cell im/s':>11} {'ratio':>8} "
         f"{'added':>8}"
     )
-    for name in CONTESTS:
+    for name in [options.data] if options.data else CONTESTS:
         try:
             results["data"][name] = measure(name, options)
         except DataError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import StringIO
+from pathlib import Path
 
 from rich.console import Console
 
@@ -10,7 +11,7 @@ from deqcert.training import TrainConfig, console_progress, train
 from tests.training.small import ScalarModel, two_levels
 
 
-def test_plain_lines_where_no_terminal_is(tmp_path):
+def lines_of(out: Path, **settings: float) -> list[str]:
     stream = StringIO()
     console = Console(file=stream, width=200)
     config = TrainConfig(
@@ -23,11 +24,25 @@ def test_plain_lines_where_no_terminal_is(tmp_path):
         validate_every=2,
         card_copies=1,
     )
-    with console_progress("train", console) as watch:
-        train(ScalarModel(), two_levels(), out=tmp_path / "run", config=config, watch=watch)
-    lines = stream.getvalue().splitlines()
+    with console_progress("train", console, **settings) as watch:
+        train(ScalarModel(), two_levels(), out=out, config=config, watch=watch)
+    return stream.getvalue().splitlines()
+
+
+def test_plain_lines_where_no_terminal_is(tmp_path):
+    lines = lines_of(tmp_path / "run")
     assert len(lines) == 2
     assert lines[0].startswith("train: epoch 1/2, loss ")
     assert "images/s" in lines[0]
     assert " left" in lines[0]
     assert "% under noise" in lines[1]
+
+
+def test_long_epochs_are_not_silent(tmp_path):
+    lines = lines_of(tmp_path / "run", silence=-1.0)
+    steps = [line for line in lines if line.startswith("train: step ")]
+    assert [line.partition(", loss ")[0] for line in steps] == [
+        f"train: step {done} of 6" for done in range(1, 7)
+    ]
+    first = next(line for line in lines if line not in steps)
+    assert first.startswith("train: epoch 1/2, loss ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,8 +36,17 @@ class TrainWatch:
 
 
 @contextmanager
-def console_progress(title: str, console: Console) -> Iterator[TrainWatch]:
-    """Show rate, loss and time left while the block runs; plain lines where no terminal is."""
+def console_progress(
+    title: str, console: Console, *, silence: float = 600.0
+) -> Iterator[TrainWatch]:
+    """Show rate, loss and time left while the block runs; plain lines where no terminal is.
+
+    Args:
+        title: What is trained.
+        console: Where it is shown.
+        silence: Seconds after which a line says how far an epoch is, where no terminal is; an
+            epoch of ImageNet takes hours.
+    """
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -50,20 +60,27 @@ def console_progress(title: str, console: Console) -> Iterator[TrainWatch]:
         disable=not console.is_terminal,
     )
     bar = bars.add_task(f"{title}: steps", total=None, loss="")
+    spoke = time.monotonic()
+
+    def say(text: str) -> None:
+        nonlocal spoke
+        spoke = time.monotonic()
+        console.print(f"{title}: {text}", highlight=False, soft_wrap=True)
 
     def started(done: int, epochs: int, steps: int) -> None:
         bars.update(bar, completed=done, total=epochs * steps)
         if done:
-            console.print(
-                f"{title}: resuming, {done} of {epochs * steps} steps are done", highlight=False
-            )
+            say(f"resuming, {done} of {epochs * steps} steps are done")
 
     def stepped(loss: float) -> None:
         bars.update(bar, advance=1, loss=f"loss {loss:.3f}")
+        if not console.is_terminal and time.monotonic() - spoke > silence:
+            task = bars.tasks[bar]
+            say(f"step {task.completed:.0f} of {task.total:.0f}, loss {loss:.3f}")
 
     def finished(record: Mapping[str, Any]) -> None:
         if "validation" in record or not console.is_terminal:
-            console.print(f"{title}: {_line(record)}", highlight=False, soft_wrap=True)
+            say(_line(record))
 
     with bars:
         yield TrainWatch(started=started, stepped=stepped, finished=finished)
