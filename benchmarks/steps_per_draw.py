@@ -61,7 +61,7 @@ class Subject:
         chosen = np.linspace(0, len(train) - 1, min(FITTED, len(train))).astype(int).tolist()
         noise = NoiseSource(seed=8, index=0, shape=self.model.input_shape, sigma=self.sigma)
         noisy = torch.stack([train[i].image for i in chosen])
-        injection = self.model.inject(noisy + torch.from_numpy(noise.draws("fit", chosen)))
+        injection = self.model.inject(noisy + noise.draws("fit", chosen))
         begin = self.model.initial_state(injection)
         solved = solve(self.model.cell, begin, injection, spec=REFERENCE).state
         return LinearPredictor(injection, solved)

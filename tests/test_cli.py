@@ -67,6 +67,7 @@ def test_certify_resume_report(tmp_path: Path):
         (["--audit", "lots"], "audit must be auto"),
         (["--reference", "andersson:30"], "did you mean 'anderson'"),
         (["--method", "srs-papers"], "did you mean 'srs-paper'"),
+        (["--noise-stream", "numpy-philox"], "did you mean 'numpy-philox-block16-float32-v1'"),
         (["--model", "/nowhere/model.safetensors"], "/nowhere/model.safetensors"),
     ],
 )
@@ -89,6 +90,22 @@ def test_a_run_of_another_configuration_is_refused(tmp_path: Path):
     assert code == 2
     assert "alpha 0.001 there, 0.01 now" in err
     assert (run / "records.jsonl").read_bytes() == before
+
+
+def test_a_run_keeps_its_noise_stream(tmp_path: Path):
+    run, name = tmp_path / "run", "torch-philox4x32-boxmuller-float32-v1"
+    options = [*QUICK, "--method", "standard", "--out", run]
+    assert deqcert("certify", *options, "--max", 1, "--noise-stream", "device")[0] == 0
+    code, _, err = deqcert("certify", *options, "--max", 2)
+    assert code == 2
+    assert f"noise '{name}' there, 'numpy-philox-block16-float32-v1' now" in err
+    assert len(err.splitlines()) == 1
+    assert deqcert("certify", *options, "--max", 2, "--noise-stream", name)[0] == 0
+    code, out, _ = deqcert("verify", run, "--replay", 2)
+    assert code == 0, out
+    _, out, _ = deqcert("certify", "--help")
+    shown = " ".join(out.replace("│", "").split())
+    assert "host (NumPy's), device (PyTorch's" in shown
 
 
 def test_a_truncated_checkpoint_is_refused(tmp_path: Path):
@@ -238,6 +255,7 @@ def test_deterministic_certify_report_verify_attack(tmp_path: Path, monotone: di
         (["--method", "lipschitz", "--sigma", "0.5"], "--sigma is for the methods that draw noise"),
         (["--method", "lipschitz", "--n", "100"], "--n is for the methods that draw noise"),
         (["--method", "interval", "--seed", "0"], "--seed is for the methods that draw noise"),
+        (["--method", "lipschitz", "--noise-stream", "x"], "--noise-stream is for the methods"),
         (["--method", "interval", "--solver", "picard:9"], "--solver is for method lipschitz"),
         (["--method", "lipschitz", "--no-within-pixels"], "--within-pixels is for method interval"),
         (["--sigma", "0.5", "--steps", "9"], "--steps is for method interval, not for method srs"),

@@ -20,6 +20,7 @@ from deqcert.cli_options import (
     DataName,
     Device,
     ModelName,
+    NoiseStream,
     OptionalSigma,
     Precision,
     Reference,
@@ -87,7 +88,7 @@ Block = Annotated[
 
 SMOOTHING = (
     "sigma", "n0", "n", "alpha", "reference", "serial", "warmup", "start", "audit", "chains",
-    "device", "dtype", "seed",
+    "device", "dtype", "noise_stream", "seed",
 )  # fmt: skip
 """Options of methods that draw noise, by their names in Python."""
 DETERMINISTIC = {
@@ -144,6 +145,7 @@ def certify(
     block: Block = None,
     device: Device = None,
     dtype: Precision = "float32",
+    noise_stream: NoiseStream = None,
     seed: Seed = None,
     data_dir: DataFolder = None,
     config: ConfigFile = None,
@@ -169,6 +171,7 @@ def certify(
         "chains": chains,
         "device": device,
         "dtype": dtype,
+        "noise_stream": noise_stream,
         "solver": solver,
         "largest": largest,
         "resolution": resolution,

@@ -207,6 +207,14 @@ BatchSize = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="Torch device, such as cpu or cuda. Default cpu.")]
 Precision = Annotated[str, typer.Option("--dtype", help="float32, float64 or bfloat16.")]
+NoiseStream = Annotated[
+    str | None,
+    typer.Option(
+        help="Numbers the noise is made of: host (NumPy's), device (PyTorch's, made where the "
+        "model runs), or a name as in run.json. Part of the run, on whatever device. Default: "
+        "device with --device cuda, else host."
+    ),
+]
 Seed = Annotated[
     int | None,
     typer.Option(help="Seed of the noise, >= 0. Default: the run's own, or the system's."),

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from deqcert.smoothing import NOISE_STREAM
+from deqcert.smoothing.streams import DEVICE_STREAM
 from tests.checks.runs import Edit, Forgery
 
 OTHER = "ab" * 32
@@ -239,6 +240,7 @@ STATIC: dict[str, tuple[str, Edit, str]] = {
         "configuration.weights_digest",
     ),
     "noise stream": ("standard", record("noise", lambda s: NOISE_STREAM + "x"), "noise"),
+    "another known stream": ("standard", record("noise", lambda s: DEVICE_STREAM), "noise"),
     "chains of one record": ("srs", record("chains", lambda c: 400), "chains"),
     "serial solver of one record": ("srs", record("serial", lambda s: "anderson:3"), "serial"),
     "serial solver of independent labels": (
@@ -337,6 +339,7 @@ REPLAYED: dict[str, tuple[str, Edit, str]] = {
     ),
     "a larger audit than was made": ("srs", larger_audit, "audit.disagreements"),
     "sigma everywhere": ("standard", everywhere("sigma", "sigma", 0.5, refit=True), "counts"),
+    "stream everywhere": ("standard", everywhere("noise", "noise", DEVICE_STREAM), "counts"),
     "seed everywhere": ("standard", everywhere("seed", "seed", 12), "counts"),
     "solver everywhere": (
         "standard",

@@ -25,6 +25,7 @@ from deqcert.results.progress import read_progress
 from deqcert.runners import Watch, Workers, certify_dataset
 from deqcert.runners.base import AnyCertifier
 from deqcert.smoothing import Certifier
+from deqcert.smoothing.streams import DEVICE_STREAM
 from tests.checks.runs import deterministic_certifier, monotone_model
 from tests.runners.subjects import (
     BLACK,
@@ -141,6 +142,16 @@ def test_proved_labels(hands: dict[str, Any], tmp_path: Path):
     certify_dataset(make(), digits, out=tmp_path / "run", limit=4, seed=3, **hands)
     assert records_of(tmp_path / "run") == records_of(tmp_path / "plain")
     assert all(sum(r["counts"]) > 60 for r in records_of(tmp_path / "run").values())
+
+
+def test_noise_that_devices_make(hands: dict[str, Any], tmp_path: Path):
+    for method in ("standard", "srs"):
+        make = lambda: poisoned_certifier(method=method, noise_stream=DEVICE_STREAM)  # noqa: B023, E731
+        digits, plain, run = load_data("digits"), tmp_path / f"{method} plain", tmp_path / method
+        certify_dataset(make(), digits, out=plain, limit=3, seed=3)
+        certify_dataset(make(), digits, out=run, limit=3, seed=3, **hands)
+        assert records_of(run) == records_of(plain)
+        assert {record["noise"] for record in records_of(run).values()} == {DEVICE_STREAM}
 
 
 def test_certificates_without_noise(hands: dict[str, Any], tmp_path: Path):

@@ -15,10 +15,13 @@ from deqcert.runners.crew import TimeLimitError
 from deqcert.runners.tasks import Picture, SerialDraws, Task
 from deqcert.smoothing import Certifier
 from deqcert.smoothing.sampling import no_progress
+from deqcert.smoothing.streams import DEVICE_STREAM
 from tests.checks.runs import MeansDEQ, monotone_model
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "standard": {"method": "standard"},
+    "standard, noise of a device": {"method": "standard", "noise_stream": DEVICE_STREAM},
+    "srs, noise of a device": {"method": "srs", "noise_stream": DEVICE_STREAM},
     "srs, planned": {"method": "srs", "audit": "auto", "n": 700},
     "srs, previous": {"method": "srs"},
     "srs, clean": {"method": "srs", "start": "clean"},

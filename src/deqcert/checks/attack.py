@@ -29,7 +29,7 @@ from deqcert.data import Dataset, load_data
 from deqcert.errors import ConfigurationError, RunFolderError
 from deqcert.models import EquilibriumModel, weights_digest
 from deqcert.results import RunFolder
-from deqcert.smoothing import Certifier, NoiseSource, fresh_seed
+from deqcert.smoothing import Certifier, fresh_seed
 from deqcert.smoothing.noise import check_seed, keyed_generator
 from deqcert.solvers import SolverSpec
 
@@ -189,7 +189,7 @@ class _Attacker:
         lengths = torch.tensor(self.spec.distances, dtype=torch.float64) * record["radius"]
         clean = self.judge.verdict(image, index, certified)
         shifted = {
-            SMOOTH_PGD: self._ascend(image, certified, lengths, self._noise(index, image)),
+            SMOOTH_PGD: self._ascend(image, certified, lengths, self._noise(index)),
             PGD: self._ascend(
                 image, certified, lengths, lambda step: torch.zeros_like(image)[None]
             ),
@@ -227,18 +227,10 @@ class _Attacker:
         )
         return moved.cpu()
 
-    def _noise(self, index: int, image: Tensor) -> Callable[[int], Tensor]:
+    def _noise(self, index: int) -> Callable[[int], Tensor]:
         """Return fresh noise for every step, of a stage that the judge does not use."""
-        source = NoiseSource(
-            seed=self.seed,
-            index=index,
-            shape=tuple(image.shape),
-            sigma=self.certifier.settings.sigma,
-        )
-        m = self.spec.samples
-        return lambda step: torch.from_numpy(
-            source.draws("attack", range(step * m, (step + 1) * m))
-        )
+        source, m = self.certifier.noise(self.seed, index), self.spec.samples
+        return lambda step: source.draws("attack", range(step * m, (step + 1) * m))
 
     def _random(self, image: Tensor, index: int, lengths: Tensor) -> Tensor:
         """Return one random direction, followed to each length as far as pixels allow."""

@@ -31,7 +31,7 @@ from deqcert.checks.read import Record
 from deqcert.smoothing import Certifier
 from deqcert.smoothing.chains import Serialization
 from deqcert.smoothing.classifier import NO_CLASS, check_image
-from deqcert.smoothing.noise import NoiseSource, keyed_generator
+from deqcert.smoothing.noise import keyed_generator
 from deqcert.smoothing.sampling import Progress, Sampler, count_labels, no_progress
 from deqcert.smoothing.spent import Spent
 from deqcert.solvers import SolverSpec
@@ -99,12 +99,10 @@ class DrawTest:
     def _sampler(self, image: Tensor, *, seed: int, index: int) -> Sampler:
         certifier = self.certifier
         pixels = check_image(image, certifier.classifier.input_shape)
-        sigma = certifier.settings.sigma
-        noise = NoiseSource(seed=seed, index=index, shape=tuple(pixels.shape), sigma=sigma)
         return Sampler(
             certifier.classifier,
             pixels,
-            noise,
+            certifier.noise(seed, index),
             batch_size=certifier.batch_size,
             progress=self.progress,
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from deqcert.smoothing import Certifier, NoiseSource, Sampler, majority_class
+from deqcert.smoothing import Certifier, Sampler, majority_class
 from deqcert.smoothing.classifier import check_image
 from deqcert.smoothing.spent import Spent
 
@@ -57,8 +57,7 @@ class Judge:
         """Return what the smoothed classifier says, beside the class that was certified."""
         classifier = self.certifier.classifier
         pixels = check_image(image, classifier.input_shape)
-        sigma = self.certifier.settings.sigma
-        noise = NoiseSource(seed=self.seed, index=index, shape=tuple(pixels.shape), sigma=sigma)
+        noise = self.certifier.noise(self.seed, index)
         sampler = Sampler(classifier, pixels, noise, batch_size=self.certifier.batch_size)
         labels = sampler.cold("predict", range(self.n), Spent())
         margin = classifier.margin

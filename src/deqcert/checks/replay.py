@@ -49,7 +49,13 @@ def certifier_of(
     """
     names = Settings.__dataclass_fields__
     settings = {name: configuration[name] for name in names}
-    return Certifier(model, **settings, device=device, batch_size=batch_size)
+    return Certifier(
+        model,
+        **settings,
+        noise_stream=configuration["noise"],
+        device=device,
+        batch_size=batch_size,
+    )
 
 
 def replay(

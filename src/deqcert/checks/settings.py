@@ -16,7 +16,7 @@ from deqcert.deterministic.interval import ALL
 from deqcert.deterministic.subject import EXACT
 from deqcert.errors import ConfigurationError, DeqcertError
 from deqcert.results.run_folder import RUN
-from deqcert.smoothing import NOISE_STREAM, Settings
+from deqcert.smoothing import NOISE_STREAMS, Settings
 from deqcert.smoothing.classifier import precision_name
 from deqcert.solvers import SolverSpec
 from deqcert.stats.feasibility import checked_audit
@@ -34,7 +34,7 @@ IDENTITY: dict[str, Rule] = {
     "skip": (lambda skip: is_whole(skip) and skip >= 1, "a whole number >= 1"),
 }
 NOISE: dict[str, Rule] = {
-    "noise": (lambda name: name == NOISE_STREAM, NOISE_STREAM),
+    "noise": (lambda name: name in NOISE_STREAMS, " or ".join(NOISE_STREAMS)),
     "seed": (is_whole, "a whole number >= 0"),
 }
 _WIDEST = 1e6  # of a noise whose squares float32 can still hold

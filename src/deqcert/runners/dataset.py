@@ -20,7 +20,7 @@ from deqcert.runners.environment import model_facts, software
 from deqcert.runners.local import LocalRunner, device_of
 from deqcert.runners.thumbnails import with_thumbnails
 from deqcert.runners.workers import Workers
-from deqcert.smoothing import NOISE_STREAM, Certifier, fresh_seed
+from deqcert.smoothing import Certifier, fresh_seed
 from deqcert.smoothing.noise import check_seed
 
 
@@ -138,12 +138,10 @@ def _model(certifier: AnyCertifier) -> EquilibriumModel:
     return certifier.classifier.model if isinstance(certifier, Certifier) else certifier.model
 
 
-def _noise(
-    certifier: AnyCertifier, out: str | PathLike[str], seed: int | None
-) -> dict[str, str | int]:
-    """Return stream and seed of the noise; nothing for methods that draw none."""
+def _noise(certifier: AnyCertifier, out: str | PathLike[str], seed: int | None) -> dict[str, int]:
+    """Return the seed of the noise; nothing for methods that draw none."""
     if isinstance(certifier, Certifier):
-        return {"noise": NOISE_STREAM, "seed": _seed(out, seed)}
+        return {"seed": _seed(out, seed)}
     if seed is not None:
         raise ConfigurationError("deterministic certificates draw nothing, so they take no seed")
     return {}

@@ -7,9 +7,11 @@ from deqcert.smoothing.majority import majority_class
 from deqcert.smoothing.noise import NOISE_STREAM, NoiseSource, fresh_seed
 from deqcert.smoothing.sampling import Sampler
 from deqcert.smoothing.settings import Settings
+from deqcert.smoothing.streams import NOISE_STREAMS
 
 __all__ = [
     "NOISE_STREAM",
+    "NOISE_STREAMS",
     "NO_CLASS",
     "Certifier",
     "Labels",

@@ -20,11 +20,12 @@ from deqcert.smoothing.classifier import ReferenceClassifier, check_image, preci
 from deqcert.smoothing.hardware import HardwareBatch
 from deqcert.smoothing.majority import majority_class
 from deqcert.smoothing.methods import GUARANTEES, METHODS, Outcome, Procedure, given_up
-from deqcert.smoothing.noise import NOISE_STREAM, NoiseSource, check_seed, fresh_seed
+from deqcert.smoothing.noise import NoiseSource, check_seed, fresh_seed
 from deqcert.smoothing.proved import EXACT, require_proofs
 from deqcert.smoothing.sampling import Draws, Progress, Sampler, no_progress
 from deqcert.smoothing.settings import Settings, check_count, default_serial, default_warmup
 from deqcert.smoothing.spent import Spent
+from deqcert.smoothing.streams import make_stream
 from deqcert.solvers import SolverSpec
 from deqcert.stats import certified_radius
 
@@ -62,11 +63,15 @@ class Certifier:
             where memory runs out.
         device: Torch device; default the CPU.
         dtype: ``"float32"`` (default), ``"float64"`` or ``"bfloat16"``; part of the classifier.
+        noise_stream: Numbers the noise is made of: ``"host"``
+            (``numpy-philox-block16-float32-v1``), the default on a CPU; ``"device"``
+            (``torch-philox4x32-boxmuller-float32-v1``), made where the model runs, the default on a
+            GPU; or the name that a run has recorded. Part of the run on whatever device.
 
     Raises:
         ConfigurationError: A setting is out of range, or `n` is too small for `alpha` (the message
             names the n needed).
-        UnknownNameError: An unknown solver, method or start.
+        UnknownNameError: An unknown solver, method, start or noise stream.
 
     Warns:
         NumericalWarning: The model was trained at another noise level; later, memory ran out and
@@ -98,6 +103,7 @@ class Certifier:
         batch_size: int | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | str | None = None,
+        noise_stream: str | None = None,
     ) -> None:
         cold = SolverSpec.parse(reference or model.solver or "anderson:30")
         # A proved draw ends at its proof; until then it may take as long as a reference solve.
@@ -119,6 +125,7 @@ class Certifier:
             audit=audit,
             dtype=precision_name(dtype),
         )
+        self._stream = make_stream(noise_stream, torch.device(device or "cpu"))
         self._serialization = Serialization(serial=warm, warmup=first, start=start, chains=chains)
         self.classifier = ReferenceClassifier(
             model, cold, sigma=self.settings.sigma, device=device, precision=self.settings.dtype
@@ -137,8 +144,12 @@ class Certifier:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """Settings and weights digest: what must agree for two runs to be one run."""
-        return {**asdict(self.settings), "weights_digest": self.classifier.digest}
+        """Settings, weights digest, noise stream: what must agree for two runs to be one run."""
+        return {
+            **asdict(self.settings),
+            "weights_digest": self.classifier.digest,
+            "noise": self._stream.name,
+        }
 
     def certify(
         self,
@@ -221,7 +232,7 @@ class Certifier:
             warmup=settings.warmup if outcome.serialized else None,
             start=settings.start if outcome.serialized else None,
             chains=how.chains if outcome.serialized else None,
-            noise=NOISE_STREAM,
+            noise=noise.stream.name,
             seed=noise.seed,
             index=noise.index,
             plan=outcome.plan,
@@ -309,6 +320,7 @@ class Certifier:
             index=_check_index(index),
             shape=tuple(self.classifier.input_shape),
             sigma=self.settings.sigma,
+            stream=self._stream,
         )
 
     def _run(self, sampler: Draws, settings: Settings, spent: Spent, pilot: Spent) -> Outcome:

@@ -34,9 +34,9 @@ Answer = tuple[Tensor, State]
 def probe_images(shape: tuple[int, ...], sigma: float) -> Tensor:  # (PROBES, C, H, W) float32
     """Return noise of many contrasts as images, with noise of deviation `sigma` on top."""
     source = NoiseSource(seed=0, index=0, shape=shape, sigma=sigma)
-    pixels = source.draws("margin-images", range(PROBES)) / np.float32(sigma)
+    pixels = source.draws("margin-images", range(PROBES)).numpy() / np.float32(sigma)
     images = torch.from_numpy(np.clip(0.5 + 0.5 * pixels, 0.0, 1.0))
-    return images + torch.from_numpy(source.draws("margin-noise", range(PROBES)))
+    return images + source.draws("margin-noise", range(PROBES))
 
 
 def measured_margin(

@@ -1,9 +1,10 @@
 """Keyed Gaussian noise: any draw can be made again, whatever the batch size, worker or order.
 
-THEORY 7.2. Every block of `BLOCK` consecutive draws has its own counter-based generator, NumPy's
-Philox, under a 128-bit key hashed from (seed, image index, stage, block). PyTorch's own CPU
-generator would not do: it keeps only the low 32 bits of a seed, and its normals depend on the
-layout and length of the request.
+THEORY 7.2. A `NoiseSource` is the noise of one image; its numbers come from a named stream. Here is
+the one made on the host: every block of `BLOCK` consecutive draws has its own counter-based
+generator, NumPy's Philox, under a 128-bit key hashed from (seed, image index, stage, block).
+PyTorch's own CPU generator would not do: it keeps only the low 32 bits of a seed, and its normals
+depend on the layout and length of the request. The stream made on a GPU is in `streams`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ import hashlib
 import itertools
 import secrets
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from deqcert.errors import ConfigurationError
 
 NOISE_STREAM = "numpy-philox-block16-float32-v1"
-"""Name of the stream, recorded in certificates; a change of any detail below needs a new name."""
+"""Name of the stream, recorded in certificates; a change of any detail of it needs a new name."""
 
 BLOCK = 16
 """Draws per key. Small blocks make an audit cheap, which regenerates single draws; large ones
@@ -50,9 +54,103 @@ def keyed_generator(seed: int, index: int, stage: str, block: int = 0) -> np.ran
         stage: What the numbers are for; stages never share numbers.
         block: Index of the block of draws, >= 0.
     """
-    text = f"deqcert noise 1|{seed}|{index}|{stage}|{block}".encode()
-    key = int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
+    key = int.from_bytes(hashed(f"deqcert noise 1|{seed}|{index}|{stage}|{block}"), "little")
     return np.random.Generator(np.random.Philox(key=key))
+
+
+def hashed(fields: str) -> bytes:
+    """Return 16 bytes that depend on every bit of `fields`."""
+    return hashlib.blake2b(fields.encode(), digest_size=16).digest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseKey:
+    """What the numbers of one image follow from, beside the stream, the stage and the draw.
+
+    Attributes:
+        seed: Seed of the run, >= 0.
+        index: Index of the image, >= 0.
+        shape: Shape (channels, height, width) of one draw.
+    """
+
+    seed: int
+    index: int
+    shape: tuple[int, ...]
+
+
+class Stream(Protocol):
+    """Where numbers come from; it holds nothing but settings, so that it may be sent to workers."""
+
+    @property
+    def name(self) -> str:
+        """Its name in certificates."""
+        ...
+
+    @property
+    def on_host(self) -> bool:
+        """Whether numbers cost the host time that is worth spending while something else runs."""
+        ...
+
+    def placed(self, image: Tensor) -> Tensor:
+        """Return a float32 CPU tensor where the numbers are made."""
+        ...
+
+    def normals(
+        self,
+        key: NoiseKey,
+        stage: str,
+        draws: np.ndarray,  # (count,) int64, ascending
+    ) -> Tensor:  # (count, *key.shape) float32
+        """Return the standard normal numbers of these draws."""
+        ...
+
+
+@dataclass(frozen=True)
+class HostStream:
+    """The stream ``NOISE_STREAM``: NumPy's Philox and ziggurat, on the host."""
+
+    @property
+    def name(self) -> str:
+        """Its name in certificates."""
+        return NOISE_STREAM
+
+    @property
+    def on_host(self) -> bool:
+        """True: a thread of its own may make the numbers."""
+        return True
+
+    def placed(self, image: Tensor) -> Tensor:
+        """Return the tensor itself."""
+        return image
+
+    def normals(
+        self,
+        key: NoiseKey,
+        stage: str,
+        draws: np.ndarray,  # (count,) int64, ascending
+    ) -> Tensor:  # (count, *key.shape) float32, on the CPU
+        """Return the standard normal numbers of these draws."""
+        noise = np.empty((len(draws), *key.shape), dtype=np.float32)
+        blocks = draws // BLOCK
+        edges = np.flatnonzero(np.diff(blocks, prepend=-1, append=-1))
+        for first, last in itertools.pairwise(edges):
+            block = int(blocks[first])
+            generator = keyed_generator(key.seed, key.index, stage, block)
+            _fill(noise[first:last], generator, draws[first:last] - block * BLOCK)
+        return torch.from_numpy(noise)
+
+
+def _fill(
+    out: np.ndarray,  # (count, *shape) float32
+    generator: np.random.Generator,
+    places: np.ndarray,  # (count,) ascending, in [0, BLOCK)
+) -> None:
+    """Write some draws of one block; a generator's numbers do not depend on how many follow."""
+    most = int(places[-1]) + 1
+    if np.array_equal(places, np.arange(most)):
+        generator.standard_normal(dtype=np.float32, out=out)
+    else:
+        out[:] = generator.standard_normal((most, *out.shape[1:]), dtype=np.float32)[places]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,43 +162,38 @@ class NoiseSource:
         index: Index of the image.
         shape: Shape (channels, height, width) of one draw.
         sigma: Standard deviation, pixel units, > 0.
+        stream: Where the numbers come from.
     """
 
     seed: int
     index: int
     shape: tuple[int, ...]
     sigma: float
+    stream: Stream = HostStream()
 
     def draws(
         self,
         stage: str,
         indices: np.ndarray | range,  # (count,) ascending
-    ) -> np.ndarray:  # (count, *shape) float32
+    ) -> Tensor:  # (count, *shape) float32, where the stream makes it
         """Return the draws of `stage` with these indices, which must ascend."""
-        wanted = np.asarray(indices, dtype=np.int64)
-        noise = np.empty((len(wanted), *self.shape), dtype=np.float32)
-        blocks = wanted // BLOCK
-        edges = np.flatnonzero(np.diff(blocks, prepend=-1, append=-1))
-        for first, last in itertools.pairwise(edges):
-            block = int(blocks[first])
-            self._fill(noise[first:last], stage, block, wanted[first:last] - block * BLOCK)
-        noise *= np.float32(self.sigma)
+        key = NoiseKey(seed=self.seed, index=self.index, shape=self.shape)
+        noise = self.stream.normals(key, stage, np.asarray(indices, dtype=np.int64))
+        values = _values(noise)
+        values *= float(np.float32(self.sigma))
         return noise
 
-    def _fill(
+    def noisy(
         self,
-        out: np.ndarray,  # (count, *shape) float32
+        image: Tensor,  # (*shape) float32, as `stream.placed`
         stage: str,
-        block: int,
-        places: np.ndarray,  # (count,) ascending, in [0, BLOCK)
-    ) -> None:
-        """Write some draws of one block; a generator's numbers do not depend on how many follow."""
-        generator = keyed_generator(self.seed, self.index, stage, block)
-        most = int(places[-1]) + 1
-        if np.array_equal(places, np.arange(most)):
-            generator.standard_normal(dtype=np.float32, out=out)
-        else:
-            out[:] = generator.standard_normal((most, *self.shape), dtype=np.float32)[places]
+        indices: np.ndarray | range,  # (count,) ascending
+    ) -> Tensor:  # (count, *shape) float32, where the stream makes it
+        """Return noisy copies; never clipped: the theorem is about x + e as it is."""
+        noise = self.draws(stage, indices)
+        values = _values(noise)
+        values += _values(image)
+        return noise
 
     def choose(
         self,
@@ -115,3 +208,12 @@ class NoiseSource:
         """
         generator = keyed_generator(self.seed, self.index, stage)
         return np.sort(generator.choice(population, size=count, replace=False, shuffle=False))
+
+
+def _values(numbers: Tensor) -> np.ndarray | Tensor:
+    """Return what to compute with, of the same memory: on the CPU NumPy's array.
+
+    PyTorch's operations would start a team of threads of its own for the thread that makes noise
+    ahead.
+    """
+    return numbers.numpy() if numbers.device.type == "cpu" else numbers

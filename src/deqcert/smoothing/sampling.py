@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from deqcert.smoothing.ahead import made_ahead
@@ -27,6 +27,14 @@ Progress = Callable[[str, int, int], None]
 def no_progress(stage: str, done: int, total: int) -> None:
     """Report nothing."""
     del stage, done, total
+
+
+class Rows(Protocol):
+    """Noisy copies, there or to be made: rows are taken by slices."""
+
+    def __getitem__(self, rows: slice, /) -> Tensor:  # (rows, C, H, W)
+        """Return some of them."""
+        ...
 
 
 class SerialSolves(Protocol):
@@ -107,28 +115,35 @@ class Sampler:
         self.classifier = classifier
         self.image = image
         self.noise = noise
+        self._pixels = noise.stream.placed(image)
         self.batch = HardwareBatch(batch_size) if isinstance(batch_size, int) else batch_size
         self.progress = progress
         self.fit: Fit | None = None
 
     def noisy(self, stage: str, indices: np.ndarray | range) -> Tensor:  # (count, C, H, W)
         """Return noisy copies; never clipped: the theorem is about x + e as it is."""
-        noisy = self.noise.draws(stage, indices)
-        # NumPy's addition, since PyTorch's would start a team of threads of its own for the thread
-        # that makes noise ahead.
-        noisy += self.image.numpy()
-        return torch.from_numpy(noisy)
+        return self.noise.noisy(self._pixels, stage, indices)
 
     def batches(
         self,
         stage: str,
         indices: np.ndarray | range,  # (count,) ascending
-    ) -> AbstractContextManager[Iterator[tuple[range, Tensor]]]:
-        """Give an iterator over noisy copies, the next ones made while the last are computed.
+        places: Iterator[range] | None = None,
+    ) -> AbstractContextManager[Iterator[tuple[range, Rows]]]:
+        """Give an iterator over noisy copies, a hardware batch at a time.
 
-        It yields positions in `indices` and the copies, a hardware batch at a time.
+        It yields positions in `indices` and the copies. On the host the next ones are made while
+        the last are computed; elsewhere when they are taken, since that takes the host no time.
+
+        Args:
+            stage: Stage of the noise.
+            indices: Indices of the draws.
+            places: Which of them are a batch; default: as many as the hardware takes at once.
         """
-        places = _places(len(indices), self.batch.rows)
+        if places is None:
+            places = _places(len(indices), self.batch.rows)
+        if not self.noise.stream.on_host:
+            return nullcontext((part, _Unmade(self, stage, indices, part)) for part in places)
         return made_ahead(lambda part: self.noisy(stage, indices[part.start : part.stop]), places)
 
     def cold(
@@ -175,7 +190,7 @@ class Sampler:
         take: Callable[[range, Labels], None],
         shown_as: str,
     ) -> None:
-        def solve(place: range, images: Tensor, low: int, high: int) -> None:
+        def solve(place: range, images: Rows, low: int, high: int) -> None:
             some, solution = self.classifier.labelled(images[low:high])
             spent.add(solution, self.classifier.spec)
             take(place[low:high], some)
@@ -216,13 +231,13 @@ class Sampler:
         solves = self._solves(how, spent, chains, proved)
         made = 0
 
-        def solve(place: range, images: Tensor, low: int, high: int) -> None:
+        def solve(place: range, images: Rows, low: int, high: int) -> None:
             chain = place.start % how.chains - chains.start
             found = solves.advance(images[low:high], chain + low, chain + high)
             labels[made + low : made + high] = found
 
         places = _chain_places(n, how.chains, chains, self.batch.rows)
-        with made_ahead(lambda part: self.noisy(stage, part), places) as batches:
+        with self.batches(stage, range(n), places) as batches:
             for place, images in batches:
                 self.batch.each(len(place), partial(solve, place, images))
                 made += len(place)
@@ -253,6 +268,20 @@ class Sampler:
         if self.fit is not None and how.start == "linear":
             return PredictedSolves(Settling(self.classifier, how.serial, self.fit), spent)
         return Chains(self.classifier, self.image, how, chains, spent)
+
+
+@dataclass(frozen=True)
+class _Unmade:
+    """Noisy copies that are made when they are taken, so that memory they lack is missed there."""
+
+    sampler: Sampler
+    stage: str
+    indices: np.ndarray | range
+    part: range
+
+    def __getitem__(self, rows: slice, /) -> Tensor:  # (rows, C, H, W)
+        chosen = self.part[rows]
+        return self.sampler.noisy(self.stage, self.indices[chosen.start : chosen.stop])
 
 
 def _places(count: int, rows: int) -> Iterator[range]:

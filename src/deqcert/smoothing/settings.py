@@ -1,4 +1,4 @@
-"""Everything that decides a certificate besides model, image and seed: names, ranges, defaults."""
+"""Everything that decides a certificate besides model, image and noise: names, ranges, defaults."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deqcert.stats import check_feasible
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that decides a certificate besides model, image and seed.
+    """Everything that decides a certificate besides model, image and noise (stream and seed).
 
     These are the names of the `Certifier` arguments, of the command line's options and of the run
     folder's configuration; values are plain JSON types.
