@@ -5,9 +5,11 @@ from __future__ import annotations
 from io import StringIO
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from deqcert.training import TrainConfig, console_progress, train
+from deqcert.training.progress import _rate
 from tests.training.small import ScalarModel, two_levels
 
 
@@ -36,6 +38,11 @@ def test_plain_lines_where_no_terminal_is(tmp_path):
     assert "images/s" in lines[0]
     assert " left" in lines[0]
     assert "% under noise" in lines[1]
+
+
+@pytest.mark.parametrize(("rate", "shown"), [(0.4372, "0.44"), (9.94, "9.9"), (235.4, "235")])
+def test_slow_models_have_a_rate_too(rate, shown):
+    assert _rate({"images_per_second": rate}) == f"{shown} images/s, "
 
 
 def test_long_epochs_are_not_silent(tmp_path):

@@ -103,7 +103,9 @@ def _line(record: Mapping[str, Any]) -> str:
 def _rate(record: Mapping[str, Any]) -> str:
     # Absent where the last session had nothing left to do but the epoch's end.
     found = record.get("images_per_second")
-    return "" if found is None else f"{found:.0f} images/s, "
+    if found is None:
+        return ""
+    return f"{found:.0f} images/s, " if found >= 10.0 else f"{found:.2g} images/s, "
 
 
 def _clock(seconds: float) -> str:
