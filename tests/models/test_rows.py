@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from deqcert.errors import ConfigurationError, InputError
-from deqcert.models import BATCH_SIZES, GradientSpec, inference_copy, solve_rows
+from deqcert.models import BATCH_SIZES, GradientSpec, inference_copy, load_model, solve_rows
+from deqcert.models.fast_part import plain_parts
+from deqcert.models.trees import leaves
 from deqcert.solvers import SolverSpec, Status
 from tests.models.made import make_contractive, tiny_mdeq, use_batch_statistics
 
@@ -46,6 +48,47 @@ def test_long_batches_are_solved_like_their_parts():
     assert torch.equal(whole, torch.cat([logits for logits, _ in parts]))
     assert torch.equal(solution.steps, torch.cat([s.steps for _, s in parts]))
     assert solution.rows_evaluated == sum(s.rows_evaluated for _, s in parts)
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("spec", ["picard:3", "anderson:6", "anderson:12:1e-2", "broyden:4"])
+def test_threads_that_share_the_rows_change_no_bit(threads, spec, dtype):
+    model = inference_copy(load_model("mdeq-digits"), dtype=dtype)
+    x = torch.rand(420, *model.input_shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for count in (420, 100, 37, 3):
+        found = []
+        for number in (1, 2, 3):
+            threads(number)
+            found.append(solve_rows(model, x[:count], spec))
+        (logits, alone), *others = found
+        assert logits.shape == (count, 10)
+        for shared, solution in others:
+            assert torch.equal(shared, logits)
+            for name in ("status", "steps", "residual", "cell_evaluations"):
+                assert torch.equal(getattr(solution, name), getattr(alone, name)), name
+            assert all(map(torch.equal, leaves(solution.state), leaves(alone.state)))
+
+
+def test_threads_take_shares_of_the_rows(threads, monkeypatch):
+    model = inference_copy(load_model("mdeq-digits"))
+    seen, inject = [], type(model).inject
+    monkeypatch.setattr(type(model), "inject", lambda m, x: (seen.append(len(x)), inject(m, x))[1])
+    for number, expected in ((1, [400]), (2, [16, 192, 192]), (3, [16, 128, 128, 128])):
+        threads(number)
+        seen.clear()
+        solve_rows(model, torch.rand(400, *model.input_shape), "picard:2")
+        assert sorted(seen) == expected
+    with plain_parts(model):  # whose kernels share a batch among threads themselves
+        seen.clear()
+        solve_rows(model, torch.rand(400, *model.input_shape), "picard:2")
+        assert seen == [400]
 
 
 @pytest.mark.parametrize("count", [5, 400, 450])

@@ -102,6 +102,7 @@ def test_a_row_does_not_depend_on_its_batch(dtype: torch.dtype):
     dots, changes = window_dots(window, 1), row_changes(x, y)
     for rows in (slice(0, 1), slice(7, 9), slice(3, 50)):
         assert torch.equal(window_dots(window[:, rows].contiguous(), 1), dots[:, rows])
+        assert torch.equal(window_dots(window[:, rows], 1), dots[:, rows])
         assert torch.equal(row_changes(x[rows], y[rows]), changes[:, rows])
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+
 import pytest
 import torch
 
-from deqcert.solvers.row_chunks import GRAIN, chunks, for_chunks
+from deqcert.solvers.row_chunks import GRAIN, StoppedError, chunks, for_chunks, in_threads
 
 
 @pytest.fixture
@@ -64,3 +68,55 @@ def test_an_error_of_a_thread_reaches_the_caller(threads):
 
     with pytest.raises(ValueError, match="rows 0 to"):
         for_chunks(work, 64, 16)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_results_come_in_the_order_of_their_parts(threads, count):
+    threads(count)
+    assert in_threads(lambda k: (k, torch.get_num_threads()), range(5)) == [
+        (k, 1) for k in range(5)
+    ]
+
+
+def test_one_failure_ends_the_others_at_their_next_chunk(threads):
+    threads(2)
+    ended = []
+
+    def work(part):
+        if part == 1:
+            raise MemoryError("too much")
+        try:
+            while True:
+                for_chunks(lambda low, high: None, 16, 16)
+        except StoppedError:
+            ended.append(part)
+            raise
+
+    with pytest.raises(MemoryError, match="too much"):
+        in_threads(work, [0, 1])
+    assert ended == [0]
+    assert in_threads(abs, [-1, -2]) == [1, 2]
+
+
+def test_ctrl_c_ends_all_threads_at_their_next_chunk(threads):
+    threads(2)
+    ended, begun = [], threading.Barrier(2)
+
+    def work(part):
+        begun.wait()
+        if part == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        try:
+            while True:
+                for_chunks(lambda low, high: None, 16, 16)
+        finally:
+            ended.append(part)
+
+    # Test runs started in the background ignore the signal.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            in_threads(work, [0, 1])
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert sorted(ended) == [0, 1]

@@ -39,6 +39,11 @@ class FastPart(nn.Module):
         )
 
 
+def computes_rows_alone(model: nn.Module, x: Tensor) -> bool:
+    """Return whether fast parts compute these rows: every row by itself, inside one thread."""
+    return any(part.serves(x) for part in model.modules() if isinstance(part, FastPart))
+
+
 @contextmanager
 def plain_parts(model: nn.Module) -> Iterator[bool]:
     """Let fast parts compute plainly for a while; gives whether there are any."""

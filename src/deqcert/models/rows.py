@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from deqcert.errors import ConfigurationError
+from deqcert.models.fast_part import computes_rows_alone
 from deqcert.models.trees import leaves
 from deqcert.solvers import Solution, SolverSpec, State, map_tree, solve
+from deqcert.solvers.row_chunks import in_threads
 
 if TYPE_CHECKING:
     from deqcert.models.equilibrium import EquilibriumModel
@@ -42,6 +44,10 @@ def solve_rows(
 ) -> tuple[Tensor, Solution]:  # (batch, classes), solution of the same rows
     """Solve and classify a batch without gradients, in fixed batch sizes.
 
+    Where the model computes rows by fast parts, each of PyTorch's threads takes a share of the rows
+    through the whole solve: threads that meet after every layer wait for each other, and those of
+    PyTorch's own pool do so actively, at the cost of the ones that compute.
+
     Args:
         model: The model, in eval mode.
         x: Images; padded to the next of `sizes`, cut into chunks above the largest.
@@ -58,7 +64,7 @@ def solve_rows(
             training mode.
     """
     spec = SolverSpec.parse(spec)
-    count, most = x.shape[0], sizes[-1]
+    count = x.shape[0]
     if model.training:
         raise ConfigurationError("a model must be in eval mode to be solved row by row")
     if count == 0:
@@ -66,12 +72,18 @@ def solve_rows(
     if state0 is not None and any(part.shape[0] != count for part in leaves(state0)):
         rows = leaves(state0)[0].shape[0]
         raise ConfigurationError(f"state0 must have {count} rows like the images, but has {rows}")
-    if count <= most:
-        return _solve_chunk(model, x, spec, state0, sizes)
-    parts = []
-    for low in range(0, count, most):
-        start = None if state0 is None else _cut(state0, low, low + most)
-        parts.append(_solve_chunk(model, x[low : low + most], spec, start, sizes))
+
+    def solved(low: int) -> tuple[Tensor, Solution]:
+        start = None if state0 is None else _cut(state0, low, low + step)
+        return _solve_chunk(model, x[low : low + step], spec, start, sizes)
+
+    threads = torch.get_num_threads() if computes_rows_alone(model, x) else 1
+    step = _share(count, threads, sizes)
+    lows = range(0, count, step)
+    many = threads > 1 and len(lows) > 1
+    parts = in_threads(solved, lows) if many else [solved(low) for low in lows]
+    if len(parts) == 1:
+        return parts[0]
     logits, solutions = zip(*parts, strict=True)
     return torch.cat(logits), _join(solutions)
 
@@ -117,6 +129,19 @@ def _solve_chunk(
     solution = solve(model.cell, state, injection, spec=spec, sizes=tuple(sizes), first=first)
     logits = model.classify(map_tree(lambda part: _pad(part, size), solution.state))
     return logits[:count], solution
+
+
+def _share(rows: int, threads: int, sizes: Sequence[int]) -> int:
+    """Return how many rows a thread takes at once: one of the sizes, so that few are padded.
+
+    A thread by itself takes the largest, whatever the rows.
+
+    >>> _share(400, 1, BATCH_SIZES), _share(400, 2, BATCH_SIZES), _share(10, 2, BATCH_SIZES)
+    (400, 192, 16)
+    """
+    if threads == 1:
+        return sizes[-1]
+    return max((size for size in sizes if size * threads <= rows + threads - 1), default=sizes[0])
 
 
 def _pad(rows: Tensor, size: int) -> Tensor:  # (count, ...) -> (size, ...)

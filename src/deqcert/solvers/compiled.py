@@ -29,7 +29,7 @@ def _kernels() -> Any:
 
 
 def dots(
-    window: Tensor,  # shape: (P, B, W)
+    window: Tensor,  # shape: (P, B, W), rows contiguous and next to each other
     slot: int,
     out: Tensor,  # shape: (P, B), float64
 ) -> bool:
@@ -37,7 +37,12 @@ def dots(
     kernels = _kernels_for(window)
     if kernels is None:
         return False
-    arguments = _array(window), slot, out.numpy()
+    slots, rows, width = window.shape
+    # The first rows of each slot are no contiguous array. A kernel compiled for arrays of any
+    # strides would take their sums in another order.
+    apart = window.stride(0) // width
+    joined = window.as_strided(((slots - 1) * apart + rows, width), (width, 1))
+    arguments = _array(joined), apart, slot, out.numpy()
     for_chunks(lambda low, high: kernels.dots(*arguments, low, high), out.shape[1], _ROWS)
     return True
 

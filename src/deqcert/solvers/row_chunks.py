@@ -9,15 +9,25 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import lru_cache
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 
+Part = TypeVar("Part")
+Made = TypeVar("Made")
+
 GRAIN = 16
 """Chunks are multiples of this many rows where the batch is: kernels round tiny batches apart."""
+
+_here = threading.local()
+
+
+class StoppedError(Exception):
+    """A thread ends because another one failed, or because the caller was interrupted."""
 
 
 def chunks(rows: int, most: int, threads: int) -> list[tuple[int, int]]:
@@ -44,19 +54,43 @@ def for_chunks(work: Callable[[int, int], None], rows: int, most: int) -> None:
         rows: Rows of the batch.
         most: Rows of a chunk at most, a multiple of `GRAIN`.
     """
+    stop = getattr(_here, "stop", None)
+    if stop is not None and stop.is_set():
+        raise StoppedError
+    parts = chunks(rows, most, torch.get_num_threads())
+    in_threads(lambda part: work(*part), parts)
+
+
+def in_threads(work: Callable[[Part], Made], parts: Sequence[Part]) -> list[Made]:
+    """Return ``work(part)`` of every part, each inside one thread, without gradients.
+
+    There are as many threads as PyTorch uses. What is raised in one of them, or here by Ctrl-C,
+    ends the others at their next chunk of rows.
+    """
     threads = torch.get_num_threads()
-    parts = chunks(rows, most, threads)
     if threads == 1:
-        for low, high in parts:
-            work(low, high)
-        return
-    inference = torch.is_inference_mode_enabled()
+        return [work(part) for part in parts]
+    inference, stop = torch.is_inference_mode_enabled(), threading.Event()
 
-    def one(part: tuple[int, int]) -> None:
+    def one(part: Part) -> Made:
+        _here.stop = stop
         with torch.inference_mode(inference), torch.no_grad():  # both are a thread's own
-            work(*part)
+            return work(part)
 
-    list(_pool(threads, os.getpid()).map(one, parts))
+    pool = _pool(threads, os.getpid())
+    coming = [pool.submit(one, part) for part in parts]
+    try:
+        wait(coming, return_when=FIRST_EXCEPTION)
+    finally:
+        stop.set()
+        for future in coming:
+            future.cancel()
+        wait(coming)  # nothing computes on when the caller goes on
+    for future in coming:
+        error = None if future.cancelled() else future.exception()
+        if error is not None and not isinstance(error, StoppedError):
+            raise error
+    return [future.result() for future in coming]
 
 
 @lru_cache(maxsize=4)

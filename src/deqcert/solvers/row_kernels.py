@@ -72,23 +72,23 @@ def _narrowing(sums, row):
 
 
 @_kernel
-def dots(window, slot, out, low, high):
+def dots(window, apart, slot, out, low, high):
     """Write the products of row b of one slot with row b of each, for b in low..high-1.
 
-    `window`: (P, B, W); `out`: (P, B) float64.
+    `window`: (rows, W), of which slot p has those from p * `apart` on; `out`: (P, B) float64.
     """
-    slots, _, width = window.shape
+    slots, width = out.shape[0], window.shape[1]
     newest = np.empty(_PIECE, np.float32)
     for row in range(low, high):
         for i in range(slots):
             out[i, row] = 0.0
         for start in range(0, width, _PIECE):
             count = min(_PIECE, width - start)
-            piece = window[slot, row, start : start + count]
+            piece = window[slot * apart + row, start : start + count]
             for j in range(count):
                 newest[j] = _wide(piece[j])
             for i in range(slots):
-                other = window[i, row, start : start + count]
+                other = window[i * apart + row, start : start + count]
                 total = np.float32(0.0)
                 for j in range(count):
                     total += newest[j] * _wide(other[j])

@@ -1,0 +1,166 @@
+"""Milliseconds per draw on a GPU, against its peak and against what its cells take alone.
+
+    python benchmarks/on_gpu.py --minutes 9 --out benchmarks/results/on_gpu
+
+Standard certificates of random images, every model, precision, solver and stream of noise in turn.
+Beside each certificate: the cell evaluations of one hardware batch alone; the same recorded once as
+a CUDA graph and replayed, which is what is left when launches cost nothing; and the share of the
+peak, that of a large matrix product in the same run. What is there is not measured again, and after
+`--minutes` nothing further is begun (exit code 75): machines lent for minutes add up. OUT.md is the
+table. `--device cpu` shows that it works, no more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from console import console, markdown
+from contest import Work, certifier, certify, load
+from ledger import Ledger
+from torch.utils.flop_counter import FlopCounterMode
+
+import deqcert as dc
+from deqcert.models import solve_rows
+
+PAUSED = 75
+STREAMS = ("host", "device")
+
+
+def timed(work: Callable[[], Any], device: torch.device, repeats: int = 5) -> float:
+    """Return the seconds of one call, the least of some; the first one warms up."""
+    found = []
+    for _ in range(repeats + 1):
+        _wait(device)
+        started = time.perf_counter()
+        work()
+        _wait(device)
+        found.append(time.perf_counter() - started)
+    return min(found[1:])
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def replayed(work: Callable[[], Any], device: torch.device) -> float | None:
+    """Return the seconds of `work` replayed as a CUDA graph; None where there are none."""
+    if device.type != "cuda":
+        return None
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # what is made once must be made before the recording
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return timed(graph.replay, device)
+
+
+def peak(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the operations per second of a large matrix product."""
+    size = 8192 if device.type == "cuda" else 512
+    a, b = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
+    return 2 * size**3 / timed(lambda: a @ b, device)
+
+
+@torch.no_grad()
+def measure(ours: dc.Certifier, draws: int) -> dict[str, Any]:
+    """Return the times of one certifier, and the operations of a draw."""
+    classifier, rows, device = ours.classifier, ours.batch_size, ours.classifier.device
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(rows, *classifier.input_shape, generator=generator)
+    moved = images.to(device=device, dtype=classifier.dtype)
+
+    def solves() -> Any:
+        return solve_rows(classifier.model, moved, classifier.spec)
+
+    with FlopCounterMode(display=False) as counter:
+        solves()
+    operations = counter.get_total_flops() / rows
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    alone, graph = timed(solves, device), replayed(solves, device)
+    certify(ours, images[0], 0, seed=1)  # warms up
+    seconds = certify(ours, images[0], 0, seed=0)["seconds"]
+    return {
+        "rows": rows,
+        "gigaflops_per_draw": operations / 1e9,
+        "ms_per_draw": 1000 * seconds / draws,
+        "solves_ms_per_draw": 1000 * alone / rows,
+        "replayed_ms_per_draw": None if graph is None else 1000 * graph / rows,
+        "share_of_peak": operations * draws / seconds / peak(device, classifier.dtype),
+        "peak_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+    }
+
+
+def table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the results as a Markdown table."""
+    head = ["model, precision, solver, noise", "rows", "ms per draw", "solves alone"]
+    head += ["as a graph", "over solves", "of the peak", "peak memory"]
+    body = []
+    for key, row in results.items():
+        graph, memory = row["replayed_ms_per_draw"], row["peak_bytes"]
+        body.append(
+            [
+                key,
+                str(row["rows"]),
+                f"{row['ms_per_draw']:.4f}",
+                f"{row['solves_ms_per_draw']:.4f}",
+                "-" if graph is None else f"{graph:.4f}",
+                f"{row['ms_per_draw'] / row['solves_ms_per_draw']:.2f}",
+                f"{100 * row['share_of_peak']:.1f} %",
+                "-" if memory is None else f"{memory / 1e6:.0f} MB",
+            ]
+        )
+    return markdown(head, body)
+
+
+def main() -> int:
+    """Run it; return `PAUSED` if something is left."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="OUT.json and OUT.md")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--models", nargs="+", default=["mdeq-small-s050", "mdeq-large:random"])
+    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--solvers", nargs="+", default=["picard:3", "anderson:30"])
+    parser.add_argument("--n", type=int, default=10_000, help="draws of a certificate")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin nothing later")
+    parser.add_argument("--again", action="store_true", help="measure everything once more")
+    options = parser.parse_args()
+    end = time.monotonic() + 60 * options.minutes
+    settings = {"n": options.n, "device": options.device}
+    ledger = Ledger(options.out.with_suffix(".json"), settings, again=options.again)
+    ways = (options.models, options.precisions, options.solvers, STREAMS)
+    for name, precision, solver, stream in itertools.product(*ways):
+        key = f"{name}, {precision}, {solver}, {stream}"
+        if key not in ledger.results and time.monotonic() > end:
+            return PAUSED
+        changes = {
+            "dtype": precision,
+            "reference": solver,
+            "device": options.device,
+            "noise_stream": stream,
+        }
+        work = Work(n=options.n)
+
+        def found(name: str = name, changes: Any = changes, work: Work = work) -> dict[str, Any]:
+            return measure(certifier(load(name), work, **changes), work.draws)
+
+        row = ledger.measure(key, found)
+        console.print(f"{key}: {row['ms_per_draw']:.4f} ms per draw")
+        options.out.with_suffix(".md").write_text(table(ledger.results), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
