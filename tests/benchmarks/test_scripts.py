@@ -11,6 +11,7 @@ from pathlib import Path
 import cost_against_size
 import factors
 import fast_labels
+import on_gpu
 import pytest
 import suite
 import tables
@@ -91,6 +92,25 @@ def test_fast_labels_go_on_and_agree(tmp_path, call, monkeypatch):
         {"mdeq-digits-s050": row},
     )
     assert "| mdeq-digits-s050 | picard:3 | 500 | 0 | 0 |" in tables.summary(tmp_path)
+
+
+def test_on_gpu_stops_in_time_and_goes_on(tmp_path, call):
+    out = tmp_path / "on_gpu"
+    line = f"--device cpu --models mdeq-digits-s050 --precisions float32 --n 100 --out {out}"
+    line += " --solvers picard:2"
+    call(on_gpu.main, f"{line} --minutes 0")
+    assert not out.with_suffix(".json").exists()
+    call(on_gpu.main, line)
+    results = read(out.with_suffix(".json"))["results"]
+    host, device = results.values()
+    assert host["gigaflops_per_draw"] == device["gigaflops_per_draw"] > 0
+    assert all(0 < row["share_of_peak"] < 1 for row in results.values())
+    assert all(
+        row["ms_per_draw"] > 0 and row["replayed_ms_per_draw"] is None for row in (host, device)
+    )
+    before = out.with_suffix(".json").read_bytes()
+    call(on_gpu.main, f"{line} --minutes 0")
+    assert out.with_suffix(".json").read_bytes() == before
 
 
 def test_suite_keeps_what_is_there(tmp_path, call, monkeypatch):
