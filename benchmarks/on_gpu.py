@@ -143,7 +143,7 @@ def main() -> int:
     ways = (options.models, options.precisions, options.solvers, STREAMS)
     for name, precision, solver, stream in itertools.product(*ways):
         key = f"{name}, {precision}, {solver}, {stream}"
-        if key not in ledger.results and time.monotonic() > end:
+        if key not in ledger.results and time.monotonic() >= end:
             return PAUSED
         changes = {
             "dtype": precision,

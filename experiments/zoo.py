@@ -159,7 +159,8 @@ def main() -> None:
         for one in list(left(wanted, options.out)):
             seconds = None
             if options.minutes is not None:
-                seconds = max(1.0, 60 * options.minutes - (time.monotonic() - started))
+                # With no time left one step is still done, and kept: every call gets further.
+                seconds = max(1e-9, 60 * options.minutes - (time.monotonic() - started))
             try:
                 run_one(
                     one,

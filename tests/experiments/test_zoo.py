@@ -62,8 +62,9 @@ def small(tmp_path, monkeypatch):
 
 
 def test_slices_go_through_the_list(tmp_path, monkeypatch, capsys, small):
-    assert run(monkeypatch, tmp_path, "--minutes", "1e-6") == PAUSED
-    assert "first: paused after" in capsys.readouterr().err
+    for steps in (1, 2):
+        assert run(monkeypatch, tmp_path, "--minutes", "1e-12") == PAUSED
+        assert f"first: paused after {steps} of" in capsys.readouterr().err
     assert run(monkeypatch, tmp_path) == 0
     for name in ("first", "second"):
         model = load_model(tmp_path / "weights" / name)
