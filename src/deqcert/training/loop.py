@@ -94,24 +94,8 @@ def train(
         raise ConfigurationError(f"checkpoint_seconds must be > 0, but got {checkpoint_seconds!r}")
     if pause_after is not None and not pause_after > 0.0:
         raise ConfigurationError(f"pause_after must be > 0 seconds, but got {pause_after!r}")
-    changes = _as_json(model_settings or {})
-    fresh = _fresh(model, config, changes)
-    if isinstance(model, str) and fresh.num_classes != data.num_classes:
-        changes = {"num_classes": data.num_classes, **changes}
-        fresh = _fresh(model, config, changes)
+    fresh, settings = _begin(model, data, config, model_settings or {})
     fresh = fresh.to(device)
-    require_fit(fresh, data)
-    if config.augment and config.augment.resized_crop and not data.keeps_originals:
-        raise data.without_originals()
-    settings = {
-        "config": config.to_dict(),
-        "data": {"name": data.name, "split": data.split, "digest": data.digest},
-        "model": {
-            "name": model if isinstance(model, str) else type(model).__name__,
-            **({"settings": changes} if changes else {}),
-            "start": weights_digest(fresh),
-        },
-    }
     path = Path(out)
     with _locked(path):
         folder = TrainingFolder(path, settings)
@@ -130,6 +114,34 @@ def train(
             save_model(run.average, folder.model, card=card)  # last: it marks the run as finished
         load_weights(run.average, folder.model)
         return TrainResult(run.average, folder.model, run.average.card or {}, folder.read_log())
+
+
+def _begin(
+    model: EquilibriumModel | str, data: Dataset, config: TrainConfig, changes: Mapping[str, Any]
+) -> tuple[EquilibriumModel, dict[str, Any]]:
+    """Return the model as it starts, and the settings that make a run this run.
+
+    Raises:
+        ConfigurationError: Model, data and settings do not fit each other.
+        UnknownNameError: No such architecture.
+    """
+    changes = _as_json(changes)
+    fresh = _fresh(model, config, changes)
+    if isinstance(model, str) and fresh.num_classes != data.num_classes:
+        changes = {"num_classes": data.num_classes, **changes}
+        fresh = _fresh(model, config, changes)
+    require_fit(fresh, data)
+    if config.augment and config.augment.resized_crop and not data.keeps_originals:
+        raise data.without_originals()
+    return fresh, {
+        "config": config.to_dict(),
+        "data": {"name": data.name, "split": data.split, "digest": data.digest},
+        "model": {
+            "name": model if isinstance(model, str) else type(model).__name__,
+            **({"settings": changes} if changes else {}),
+            "start": weights_digest(fresh),
+        },
+    }
 
 
 def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
