@@ -38,11 +38,13 @@ class Training:
         objective: What was trained for, ``short-solve`` or ``equilibrium``.
         sigma: Noise level, pixel units.
         epochs: Epochs it is to have.
+        done: Epochs it has had.
         precision: Number format of the forward passes.
         epoch_hours: Hours of an epoch, the median; pauses of the process make some longer.
         held_out: After these epochs: epoch, images held out, share that is right under noise.
         test: Accuracy under noise on test images by number of steps, once it has finished; empty
             before.
+        accuracy: The same with the model's own solver.
         test_draws: Noisy test images that is measured on.
         processor_hours: Processor time it took, once it has finished.
     """
@@ -51,10 +53,12 @@ class Training:
     objective: str
     sigma: float
     epochs: int
+    done: int
     precision: str
     epoch_hours: float
     held_out: tuple[tuple[int, int, float], ...] = ()
     test: Mapping[str, float] = field(default_factory=dict)
+    accuracy: float | None = None
     test_draws: int = 0
     processor_hours: float | None = None
 
@@ -80,6 +84,7 @@ def read_training(folder: Path) -> Training:
         objective=config["objective"],
         sigma=config["sigma"],
         epochs=config["epochs"],
+        done=len(epochs),
         precision=config["precision"],
         epoch_hours=round(statistics.median(spent) / 3600, 4),
         held_out=tuple(_held_out(epochs)),
@@ -103,6 +108,7 @@ def _finished(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"processor_hours": round(card["processor_seconds"] / 3600, 3)}
     if "test" in card:
         found["test"] = {k: card["test"]["accuracy_by_steps"][k] for k in STEPS}
+        found["accuracy"] = card["test"]["accuracy"]
         found["test_draws"] = card["test"]["images"] * card["test"]["copies"]
     return found
 
@@ -113,17 +119,15 @@ def table(trainings: Sequence[Training]) -> str:
     header += [f"{k} step{'s' * (k != '1')}" for k in STEPS]
     lines = [header, ["---", "---", "---", *["---:"] * (len(header) - 3)]]
     for one in trainings:
-        done = one.held_out[-1] if one.held_out else None
-        finished = one.processor_hours is not None
-        hours = one.processor_hours or (done[0] if done else 0) * one.epoch_hours
+        hours = one.processor_hours or one.done * one.epoch_hours
         lines.append(
             [
                 f"`{one.name}`, sigma {one.sigma:g}",
                 one.objective,
                 one.precision,
-                str(one.epochs) if finished else f"{done[0] if done else 0} of {one.epochs}",
+                str(one.epochs) if one.done == one.epochs else f"{one.done} of {one.epochs}",
                 f"{hours:.2f}",
-                f"{100 * done[2]:.1f}" if done else "-",
+                f"{100 * one.held_out[-1][2]:.1f}" if one.held_out else "-",
                 *(f"{100 * one.test[k]:.1f}" if one.test else "-" for k in STEPS),
             ]
         )
@@ -146,7 +150,7 @@ def picture(trainings: Sequence[Training]) -> bytes:
         axes = figure.add_subplot()
         for position, one in enumerate(trainings):
             _draw(axes, one, position)
-        axes.set_xlabel("hours of training on one core")
+        axes.set_xlabel("hours of training")
         axes.set_ylabel("right under noise, %")
         axes.set_xlim(left=0)
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
@@ -164,12 +168,18 @@ def _draw(axes: Axes, one: Training, position: int) -> None:
     if hours:
         style = {"color": colour, "marker": marker, "markersize": 3.5, "linewidth": 1.0}
         axes.errorbar(hours, shares, errors, label=label, elinewidth=0.6, **style)
-    if one.test:
+    if one.accuracy is not None:
         end = one.epochs * one.epoch_hours
-        best = 100 * max(one.test.values())
         ring = {"marker": marker, "markersize": 9, "markerfacecolor": "none", "linestyle": "none"}
         text = None if hours else label
-        axes.plot([end], [best], markeredgecolor=colour, markeredgewidth=1.6, label=text, **ring)
+        axes.plot(
+            [end],
+            [100 * one.accuracy],
+            markeredgecolor=colour,
+            markeredgewidth=1.6,
+            label=text,
+            **ring,
+        )
 
 
 def main() -> None:

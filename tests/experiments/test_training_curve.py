@@ -61,6 +61,7 @@ def test_a_finished_training_has_its_epochs_and_the_numbers_of_its_card(finished
         k: card["test"]["accuracy_by_steps"][k] for k in ("1", "2", "3", "5", "30")
     }
     assert found.test_draws == card["test"]["images"] == 20
+    assert found.accuracy == card["test"]["accuracy"]
     assert found.processor_hours == pytest.approx(card["processor_seconds"] / 3600, abs=1e-3)
     assert 0 < found.epoch_hours < 1
 
@@ -68,6 +69,18 @@ def test_a_finished_training_has_its_epochs_and_the_numbers_of_its_card(finished
 def test_one_under_way_has_no_test_and_says_how_far_it_is(stopped: Path):
     found = read_training(stopped)
     assert (len(found.held_out), found.test, found.processor_hours) == (1, {}, None)
+    assert "| 1 of 2 |" in table([found])
+
+
+def test_epochs_count_where_nothing_is_held_out(stopped: Path, tmp_path: Path):
+    lines = (stopped / "log.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    for record in records:
+        del record["validation"]
+    (tmp_path / "training.json").write_text((stopped / "training.json").read_text())
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    found = read_training(tmp_path)
+    assert (found.done, found.held_out) == (1, ())
     assert "| 1 of 2 |" in table([found])
 
 
