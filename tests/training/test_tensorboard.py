@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from deqcert.training import TrainConfig, TrainWatch, train
-from deqcert.training.tensorboard import FOLDER_NAME, numbers
+from deqcert.training.tensorboard import FOLDER_NAME, ScalarLog, numbers
 from tests.training.small import ScalarModel, two_levels
 
 CONFIG = TrainConfig(
@@ -53,3 +53,18 @@ def test_events_hold_the_log(tmp_path):
         for event in found:
             record = dict(numbers(result.log[event.step]))
             assert event.value == pytest.approx(record[name], rel=1e-6)
+
+
+def test_files_made_one_after_the_other_are_read_in_that_order(tmp_path):
+    # Their names are compared as text: within one second, a tenth file comes before a ninth.
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for epoch in range(3):
+        log = ScalarLog(tmp_path, epoch=epoch)
+        log.write({"epoch": epoch, "loss": float(epoch)})
+        log.close()
+    files = sorted((tmp_path / FOLDER_NAME).iterdir())
+    seconds = {path.name.split(".")[3] for path in files}
+    assert len(seconds) == len(files) == 3
+    events = reader.EventAccumulator(str(tmp_path / FOLDER_NAME))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [0, 1, 2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class ScalarLog:
         if is_installed():
             from torch.utils.tensorboard import SummaryWriter
 
+            _wait_for_a_new_second(folder / FOLDER_NAME)
             self._writer = SummaryWriter(str(folder / FOLDER_NAME), purge_step=epoch)
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -42,6 +44,17 @@ class ScalarLog:
         """Close the file."""
         if self._writer is not None:
             self._writer.close()
+
+
+def _wait_for_a_new_second(folder: Path) -> None:
+    """Return once no events file of ``folder`` carries the current second in its name.
+
+    TensorBoard reads the files in the order of their names: the second, the host, the process and a
+    counter, as text. Of two files made within one second the later can come first, and reading the
+    earlier one after it then takes the later one's events for those of an abandoned run.
+    """
+    while any(folder.glob(f"events.out.tfevents.{int(time.time()):010d}.*")):
+        time.sleep(0.02)
 
 
 def numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
