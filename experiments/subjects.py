@@ -33,12 +33,7 @@ class Shelf:
         """Return what `load_model` takes for this row, or None where there are no weights."""
         if row.name in self.named:
             return self.named[row.name]  # asked for: a missing file is then an error
-        zoo = {entry.name for entry in available_models() if entry.pretrained or row.untrained}
-        if row.model in zoo:
-            return row.model
-        inside = self.folder / row.model
-        places = (Path(row.model), inside, inside.with_name(f"{row.model}.safetensors"))
-        return next((place for place in places if _is_checkpoint(place)), None)
+        return find_weights(row.model, self.folder, untrained=row.untrained)
 
     def load(self, row: Row, data: Dataset) -> EquilibriumModel | None:
         """Return the row's model, or None where there are no weights.
@@ -57,6 +52,19 @@ class Shelf:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return build_config(config.replace(num_classes=data.num_classes)).eval()
+
+
+def find_weights(name: str, folder: Path, *, untrained: bool = False) -> str | Path | None:
+    """Return what `load_model` takes: a zoo name, a path, or what lies in `folder` by this name.
+
+    Without weights of that name, None. `untrained` takes architectures of the zoo as well.
+    """
+    zoo = {entry.name for entry in available_models() if entry.pretrained or untrained}
+    if name in zoo:
+        return name
+    inside = folder / name
+    places = (Path(name), inside, inside.with_name(f"{name}.safetensors"))
+    return next((place for place in places if _is_checkpoint(place)), None)
 
 
 def _is_checkpoint(place: Path) -> bool:
