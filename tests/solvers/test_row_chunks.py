@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
+import weakref
 
 import pytest
 import torch
@@ -96,6 +98,25 @@ def test_one_failure_ends_the_others_at_their_next_chunk(threads):
         in_threads(work, [0, 1])
     assert ended == [0]
     assert in_threads(abs, [-1, -2]) == [1, 2]
+
+
+def test_what_a_failed_thread_held_is_free_once_the_error_is_handled(threads):
+    threads(2)
+    held = []
+
+    def work(part):
+        rows = torch.zeros(100)
+        held.append(weakref.ref(rows))
+        raise MemoryError(f"part {part}")
+
+    gc.disable()  # a retry with fewer rows comes at once
+    try:
+        with pytest.raises(MemoryError) as caught:
+            in_threads(work, [0, 1])
+        del caught
+        assert [ref() for ref in held] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_ctrl_c_ends_all_threads_at_their_next_chunk(threads):

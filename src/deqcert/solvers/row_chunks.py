@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from itertools import pairwise
 from typing import TypeVar
@@ -86,11 +86,22 @@ def in_threads(work: Callable[[Part], Made], parts: Sequence[Part]) -> list[Made
         for future in coming:
             future.cancel()
         wait(coming)  # nothing computes on when the caller goes on
-    for future in coming:
-        error = None if future.cancelled() else future.exception()
-        if error is not None and not isinstance(error, StoppedError):
+    error = _first_error(coming)
+    try:
+        if error is not None:
             raise error
-    return [future.result() for future in coming]
+        return [future.result() for future in coming]
+    finally:
+        # An error knows this frame. If the frame knew the error, both would keep what the threads
+        # held until the next garbage collection, and no retry would find their memory free.
+        coming.clear()
+        del error
+
+
+def _first_error(done: Sequence[Future[Made]]) -> BaseException | None:
+    """Return what a thread has failed with; those that were stopped have not failed themselves."""
+    errors = (None if future.cancelled() else future.exception() for future in done)
+    return next((e for e in errors if e is not None and not isinstance(e, StoppedError)), None)
 
 
 @lru_cache(maxsize=4)
