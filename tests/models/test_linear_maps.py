@@ -156,3 +156,16 @@ def test_no_proof_imports_an_estimate():
             if isinstance(node, ast.Attribute):
                 assert node.attr not in ("spectral_norm_", "eigs", "lobpcg", "svds"), file
                 assert "power_iteration" not in node.attr, file
+
+
+def test_norms_are_the_same_to_the_bit_for_any_number_of_threads():
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(40, width, generator=generator) for width in (784, 785, 900)]
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 4):
+            torch.set_num_threads(threads)
+            found.append([Matrix(weight).norm for weight in weights])
+    finally:
+        torch.set_num_threads(before)
+    assert found == [found[0]] * 4

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from deqcert.solvers.row_chunks import in_threads
+
 UNIT = 2.0**-53
 """Unit roundoff of float64."""
 
@@ -163,9 +165,11 @@ def spectral_norm(weight: Tensor) -> float:  # (..., out, in), real or complex
 
     From a full singular value decomposition, whose computed values err by a modest multiple of
     u times the largest one (Anderson et al., LAPACK Users' Guide, section 4.9); 100 times the
-    larger dimension is allowed for here.
+    larger dimension is allowed for here. Computed inside one thread: with another number of them
+    LAPACK rounds otherwise, and records state norms to the last digit.
     """
-    largest = float(torch.linalg.svdvals(weight).max())
+    (values,) = in_threads(torch.linalg.svdvals, [weight])
+    largest = float(values.max())
     return largest * (1.0 + 100.0 * max(weight.shape[-2:]) * UNIT)
 
 
