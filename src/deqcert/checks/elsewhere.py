@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from deqcert.checks.problems import Problem
-from deqcert.errors import ConfigurationError
+from deqcert.models.devices import usable_device
 from deqcert.runners.environment import CHANGED, software
 
 # What decides the last bits of a number, and which labels fall where two are near.
@@ -97,14 +97,12 @@ def margin_note(problem: Problem) -> str:
 
 def _device(given: str | None, recorded: str) -> tuple[torch.device, list[str]]:
     """Return the device asked for, or that of the run, or the CPU with a note."""
+    if given:
+        return usable_device(given), []
     try:
-        device = torch.device(given or recorded)
-    except RuntimeError as error:
-        if given:
-            raise ConfigurationError(f"device {given!r} is none that PyTorch knows") from error
+        device = torch.device(recorded)
+    except RuntimeError:
         device = torch.device("cpu")
     if device.type == "cuda" and not torch.cuda.is_available():
-        if given:
-            raise ConfigurationError("no GPU is available here")
         return torch.device("cpu"), ["the run's GPU is not here: replayed on the CPU"]
     return device, []

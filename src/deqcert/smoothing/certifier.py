@@ -15,6 +15,7 @@ from torch import Tensor
 from deqcert.certificate import Certificate, Reference
 from deqcert.errors import ConfigurationError, NumericalWarning
 from deqcert.models import EquilibriumModel
+from deqcert.models.devices import usable_device
 from deqcert.smoothing.chains import Serialization
 from deqcert.smoothing.classifier import ReferenceClassifier, check_image, precision_name
 from deqcert.smoothing.hardware import HardwareBatch
@@ -125,8 +126,10 @@ class Certifier:
             audit=audit,
             dtype=precision_name(dtype),
         )
-        self._stream = make_stream(noise_stream, torch.device(device or "cpu"))
-        self._serialization = Serialization(serial=warm, warmup=first, start=start, chains=chains)
+        self._stream = make_stream(noise_stream, usable_device(device))
+        self._serialization = Serialization(
+            serial=warm, warmup=first, start=start, chains=self.settings.chains
+        )
         self.classifier = ReferenceClassifier(
             model, cold, sigma=self.settings.sigma, device=device, precision=self.settings.dtype
         )

@@ -22,6 +22,7 @@ from deqcert.models import (
     solve_rows,
     weights_digest,
 )
+from deqcert.models.devices import usable_device
 from deqcert.models.fused_cell import lacks_fast_cell
 from deqcert.smoothing.hardware import HardwareBatch
 from deqcert.smoothing.margin import measured_margin, probe_images
@@ -71,9 +72,16 @@ def check_image(image: Tensor | np.ndarray, shape: tuple[int, ...]) -> Tensor:  
     """Return `image` as a float32 CPU tensor.
 
     Raises:
-        InputError: Wrong shape, not finite, or a pixel outside [0, 1].
+        InputError: No array, wrong shape, not finite, or a pixel outside [0, 1].
     """
-    tensor = torch.as_tensor(image).detach().to(device="cpu")
+    if isinstance(image, np.ndarray):
+        # PyTorch refuses strides below zero and foreign byte orders, and warns of read-only memory.
+        image = np.array(image, dtype=image.dtype.newbyteorder("="), order="C")
+    try:
+        tensor = torch.as_tensor(image).detach().to(device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(f"image must be an array of numbers: {reason}") from error
     if tuple(tensor.shape) != tuple(shape):
         raise InputError(f"image must have shape {tuple(shape)}, but got {tuple(tensor.shape)}")
     if not tensor.is_floating_point():
@@ -114,7 +122,8 @@ class ReferenceClassifier:
         precision: ``float32``, ``float64`` or ``bfloat16``.
 
     Raises:
-        ConfigurationError: bfloat16 where the fast cell that defines it cannot be had.
+        ConfigurationError: bfloat16 where the fast cell that defines it cannot be had; a device
+            that is not here.
     """
 
     def __init__(
@@ -126,7 +135,7 @@ class ReferenceClassifier:
         device: str | torch.device | None = None,
         precision: str = "float32",
     ) -> None:
-        self.device = torch.device(device or "cpu")
+        self.device = usable_device(device)
         self.dtype = _PRECISIONS[precision]
         self.precision = precision
         self.spec = spec

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from deqcert.data import Dataset
 from deqcert.errors import ConfigurationError, RunFolderError
 from deqcert.models import EquilibriumModel, build, load_weights, save_model, weights_digest
+from deqcert.models.devices import usable_device
 from deqcert.smoothing.noise import keyed_generator
 from deqcert.training.card import make_card, require_fit
 from deqcert.training.config import TrainConfig
@@ -95,7 +96,7 @@ def train(
     if pause_after is not None and not pause_after > 0.0:
         raise ConfigurationError(f"pause_after must be > 0 seconds, but got {pause_after!r}")
     fresh, settings = _begin(model, data, config, model_settings or {})
-    fresh = fresh.to(device)
+    fresh = fresh.to(None if device is None else usable_device(device))
     path = Path(out)
     with _locked(path):
         folder = TrainingFolder(path, settings)
