@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from deqcert import __version__
 from deqcert.cli import app
 from deqcert.cli_certify import certify
 from deqcert.cli_options import parse_audit, parse_radii
@@ -24,6 +25,7 @@ from deqcert.errors import ConfigurationError
 from deqcert.models import save_model
 from deqcert.results import RunFolder
 from deqcert.smoothing import Certifier
+from deqcert.training.recipes import RECIPES
 from tests.checks.runs import monotone_model
 
 BASE = ["--data", "digits", "--model", "mdeq-digits", "--sigma", "0.5"]
@@ -263,6 +265,9 @@ def test_deterministic_certify_report_verify_attack(tmp_path: Path, monotone: di
         (["--method", "interval"], "constraint='absolute'"),
         (["--method", "lipshitz"], "did you mean 'lipschitz'"),
         (["--method", "standard"], "method standard needs --sigma"),
+        (["--sigma", "1", "--method", "standard", "--audit", "9"], "--audit is for the methods"),
+        (["--sigma", "1", "--method", "standard", "--serial", "picard:1"], "not for method stand"),
+        (["--sigma", "1", "--method", "proved", "--audit", "auto"], "--audit is for the methods"),
         (["--method", "lipschitz", "--model", "mdeq-digits"], "are for monotone DEQs"),
     ],
 )
@@ -277,9 +282,45 @@ def test_options_of_other_methods_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])
+@pytest.mark.parametrize("command", ["certify", "predict", "train"])
+def test_devices_that_are_not_here_are_refused(tmp_path: Path, command: str, device: str):
+    base = ["--data", "digits", "--model", "mdeq-digits", "--sigma", "0.5", "--device", device]
+    out_dir = [] if command == "predict" else ["--out", tmp_path / "run"]
+    code, out, err = deqcert(command, *base, *out_dir)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: device {device!r} ")
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_where_a_folder_should_be_is_named(tmp_path: Path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for place in (file, file / "below"):
+        code, _, err = deqcert("certify", *QUICK, "--max", 1, "--out", place)
+        assert code == 2
+        assert err == f"error: cannot make a folder of {place}: a file is in its way\n"
+    assert file.read_text() == "mine"
+
+
+def test_the_version_is_printed():
+    assert deqcert("--version") == (0, f"deqcert {__version__}\n", "")
+
+
+def test_the_help_of_train_names_every_recipe(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    _, out, _ = deqcert("train", "--help")
+    names = [name for name in RECIPES if not name.startswith("published")]
+    assert [name for name in (*names, "published") if name not in out] == []
+
+
 def test_models_and_data_are_listed():
     _, out, _ = deqcert("models")
-    assert "mdeq-digits" in out
+    listed = {words[0]: words[1:] for line in out.splitlines() if len(words := line.split()) > 1}
+    assert listed["mdeq-digits-s025"] == ["1x8x8", "10", "digits", "0.25", "96.8", "%"]
+    assert listed["mdeq-digits"] == ["1x8x8", "10", "(short", "name)", "0.5"]
+    assert listed["mdeq-large"] == ["3x32x32", "10", "-"]
     _, out, _ = deqcert("data")
     assert "cifar10" in out
     assert "digits" in out

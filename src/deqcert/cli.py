@@ -27,8 +27,8 @@ from deqcert.cli_options import (
     ModelName,
     Precision,
     Reference,
-    Seed,
     Sigma,
+    Version,
     parse_published,
     parse_radii,
     read_toml,
@@ -44,7 +44,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Certified robustness for deep equilibrium models, by serialized random smoothing.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -85,6 +84,11 @@ def one_line_errors(command: Function) -> Function:
     return wrapped  # pyright: ignore[reportReturnType]
 
 
+@app.callback()
+def begin(version: Version = False) -> None:
+    """Certified robustness for deep equilibrium models, by serialized random smoothing."""
+
+
 app.command()(one_line_errors(cli_certify.certify))
 
 
@@ -108,7 +112,9 @@ def predict(
     batch_size: BatchSize = None,
     device: Device = None,
     dtype: Precision = "float32",
-    seed: Seed = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the noise, >= 0. Default: the system's.")
+    ] = None,
     data_dir: DataFolder = None,
 ) -> None:
     """Predict the smoothed class of one image, or abstain."""
@@ -157,8 +163,8 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="mdeq-digits, short-solve or published; the first for that model, the second "
-            "otherwise."
+            help="mdeq-digits, mdeq-mnist, mdeq-fashion, mondeq-fc, mondeq-conv, mondeq-ibp, "
+            "short-solve, or published. Default: the one called like the model, else short-solve."
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
@@ -296,19 +302,24 @@ def models() -> None:
     """List the architectures and the trained models that come with deqcert."""
     from deqcert.models import available_models
 
-    table = Table("model", "images", "classes", "trained at sigma", "accuracy there", box=None)
+    table = Table("model", "images", "classes", "trained on", "at sigma", "accuracy", box=None)
     for entry in available_models():
-        shape = "x".join(map(str, entry.config.input_shape))
-        sigma = f"{entry.card['sigma']:g}" if "sigma" in entry.card else ""
-        accuracy = entry.card.get("test", {}).get("accuracy")
+        card = entry.card
+        accuracy = card.get("test", {}).get("accuracy")
         table.add_row(
             entry.name,
-            shape,
+            "x".join(map(str, entry.config.input_shape)),
             str(entry.config.num_classes),
-            sigma or ("an architecture" if not entry.pretrained else "0.5 (short name)"),
+            card["data"]["name"] if card else ("(short name)" if entry.pretrained else "-"),
+            f"{card['sigma']:g}" if card else ("0.5" if entry.pretrained else ""),
             "" if accuracy is None else f"{100 * accuracy:.1f} %",
         )
     out.print(table)
+    out.print(
+        "accuracy: of one draw under that noise. A short name stands for the weights of sigma 0.5; "
+        "what is trained on nothing is an architecture for deqcert train or import-checkpoint.",
+        highlight=False,
+    )
 
 
 @app.command("import-checkpoint")

@@ -96,6 +96,14 @@ DETERMINISTIC = {
     "interval": ("largest", "resolution", "steps", "within_pixels"),
 }
 """Options of the methods that draw none."""
+UNUSED = {
+    "standard": {
+        **dict.fromkeys(("serial", "warmup", "start"), "the methods that solve serially"),
+        "audit": "the methods that audit",
+    },
+    "proved": {"audit": "the methods that audit"},
+}
+"""Options that a method that draws noise has no use for, and whose they are."""
 
 
 def certify(
@@ -214,17 +222,23 @@ def refuse_idle_options(context: typer.Context, method: str) -> None:
 
     if method not in (known := (*METHODS, *DETERMINISTIC)):
         raise unknown_name("method", method, known)
-    own = DETERMINISTIC.get(method, SMOOTHING)
-    for others, whose in (
-        (SMOOTHING, "the methods that draw noise"),
-        *((names, f"method {name}") for name, names in DETERMINISTIC.items()),
-    ):
-        for name in others:
-            if name not in own and _given(context, name):
-                option = name.replace("_", "-")
-                raise ConfigurationError(f"--{option} is for {whose}, not for method {method}")
+    for name, whose in _idle(method).items():
+        if _given(context, name):
+            option = name.replace("_", "-")
+            raise ConfigurationError(f"--{option} is for {whose}, not for method {method}")
     if method not in DETERMINISTIC and not _given(context, "sigma"):
         raise ConfigurationError(f"method {method} needs --sigma, the noise it certifies under")
+
+
+def _idle(method: str) -> dict[str, str]:
+    """Return the options that do nothing for `method`, each with whose it is."""
+    others = {
+        **dict.fromkeys(SMOOTHING, "the methods that draw noise"),
+        **{name: f"method {own}" for own, names in DETERMINISTIC.items() for name in names},
+    }
+    own = DETERMINISTIC.get(method, SMOOTHING)
+    idle = {name: whose for name, whose in others.items() if name not in own}
+    return {**idle, **UNUSED.get(method, {})}
 
 
 def make_certifier(

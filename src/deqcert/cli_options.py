@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deqcert import __version__
 from deqcert.errors import ConfigurationError
 
 
@@ -118,6 +119,19 @@ def parse_indices(text: str | None) -> list[int]:
     return [int(part) for part in parts]
 
 
+def print_version(wanted: bool) -> None:
+    """Print name and version, and leave, if that is `wanted`."""
+    if wanted:
+        typer.echo(f"deqcert {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", is_eager=True, callback=print_version, help="Print the version and leave."
+    ),
+]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(

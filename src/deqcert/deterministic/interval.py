@@ -105,7 +105,8 @@ class IntervalCertifier:
         self.model = self.subject.model
         if self.model.config.constraint != "absolute":
             raise ConfigurationError(
-                "interval bounds need I - abs(W) >= m I: a MonDEQ with constraint='absolute'"
+                "interval bounds need I - abs(W) >= m I: a MonDEQ with constraint='absolute', such "
+                "as mondeq-ibp"
             )
         self._system = BoxSystem(self.model)
 

@@ -30,6 +30,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 def cannot_write(path: Path, error: OSError) -> RunFolderError:
     """Return the one-line error for a disk that refused a write to `path`."""
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return RunFolderError(f"cannot make a folder of {path}: a file is in its way")
     return RunFolderError(
         f"cannot write {path}: {error.strerror or error}; what was written before is kept, "
         "run again to resume once there is space and permission"

@@ -37,8 +37,8 @@ class RunFolder:
     Attributes:
         path: The folder.
         configuration: What decides the results; a resumed run must have the same.
-        environments: Facts that may differ between the sessions of a run (device, versions, batch
-            size, runner), each distinct set once, in order of appearance.
+        environments: Facts that may differ from one start of a run to the next (device, versions,
+            batch size, runner), each distinct set once, in order of appearance.
         done: Indices of the images that have a record.
     """
 
@@ -80,7 +80,7 @@ class RunFolder:
         Args:
             path: The folder: missing, empty, or a run of the same configuration.
             configuration: What decides the results, as JSON types.
-            environment: Facts that may differ between sessions, as JSON types.
+            environment: Facts that may differ from one start to the next, as JSON types.
 
         Raises:
             RunFolderError: A run of another configuration, a folder of something else, in use by
