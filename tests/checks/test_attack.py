@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from deqcert.checks import AttackSpec, attack_run
 from deqcert.checks.judge import Judge
@@ -102,6 +104,16 @@ def test_table_plot_and_json_say_that_it_is_no_proof(attacked):
     assert "no proof" in content["caveat"]
     assert content["fallen_inside"] == []
     assert len(content["summary"]) == 4 * len(QUICK.distances)
+
+
+def test_the_table_fits_into_80_columns(attacked):
+    """Only headings take several lines: a share is never torn from its per cent sign."""
+    screen = Console(file=io.StringIO(), width=80)
+    screen.print(attacked)
+    lines = screen.file.getvalue().splitlines()
+    rows = [line for line in lines if "%" in line]
+    assert len(rows) == len(QUICK.distances)
+    assert all(row.count(" %") == 4 for row in rows)
 
 
 def test_the_judge_is_predict():

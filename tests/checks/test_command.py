@@ -101,7 +101,7 @@ def test_attack_writes_lines_and_a_plot_and_says_it_is_no_proof(run: Path, tmp_p
     code, out, _ = command("attack", run, *quick, "--out", tmp_path / "attack")
     assert code == 0
     text = " ".join(out.split())
-    assert "1 certified images" in text
+    assert "1 certified image (" in text
     assert "none fell inside its radius" in text
     assert "no proof" in text
     names = {path.name for path in (tmp_path / "attack").iterdir()}

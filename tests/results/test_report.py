@@ -137,7 +137,11 @@ def test_different_images_and_settings_are_said(standard: Path, srs: Path, tmp_p
     assert any("The runs also differ in seed." in note for note in notes)
     other = make_run(tmp_path / "other", [certificate(i) for i in range(3)], data_digest="cd")
     notes = report([standard, other]).notes
-    assert any("WARNING: the runs are about different data" in note for note in notes)
+    data = "WARNING: the runs are about different data (digits test: standard; digits test: other)"
+    assert any(data in note for note in notes)
+    weights = make_run(tmp_path / "weights", [certificate(i) for i in range(3)], weights_digest="1")
+    notes = report([standard, weights]).notes
+    assert any("The runs also differ in weights." in note for note in notes)
 
 
 def test_runs_of_several_sigmas_share_the_finest_grid(standard: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -160,7 +161,8 @@ class Attack:
         what = "share of noisy copies of the class" if "n" in self.spec else "share that held"
         yield Text(f"each cell: images that fell (that abstain), {what}")
         yield Text(
-            f"{len(self.images)} certified images (guarantee: {self.guarantee}, {self.norm}); "
+            f"{len(self.images)} certified image{'s' if len(self.images) > 1 else ''} "
+            f"(guarantee: {self.guarantee}, {self.norm}); "
             f"{self.judgement}; gradients {self.gradient}; seed {self.seed}"
         )
         fallen = self.fallen_inside
@@ -174,10 +176,10 @@ class Attack:
 
 def _table(attack: Attack) -> Table:
     """One line per distance: how many fell, how many were given up, what share is left."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="bold")
-    table.add_column("distance / radius", justify="right")
-    for name in attack.names.values():
-        table.add_column(Text(name), justify="right")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("distance / radius", *attack.names.values()):
+        # Only headings are broken into lines: four attacks fit into 80 columns.
+        table.add_column(Text("\n".join(wrap(name, 14))), justify="right", no_wrap=True)
     for distance in attack.spec["distances"]:
         cells = []
         for name in attack.names:
@@ -223,7 +225,7 @@ def fallen_figure(attack: Attack) -> Figure:
         axes.set_ylim(0, 100)
         axes.set_xlabel(f"length of the shift / certified radius ({attack.norm})")
         axes.set_ylabel("images that fell (%)")
-        axes.set_title(f"{len(attack.images)} certified images (no proof)", loc="left")
+        axes.set_title(f"certified images: {len(attack.images)} (no proof)", loc="left")
         axes.grid(axis="y", color="#E3E3E3", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.legend(frameon=False, loc="best")

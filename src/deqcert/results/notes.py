@@ -13,6 +13,7 @@ from deqcert.results.summary import L2, LINF, Record, Summary
 WARNING = "WARNING: "
 # Shown as lines of the table, or the very images that are compared apart.
 SHOWN = {"method", "sigma", "n", "data", "split", "data_digest", "class_names", "skip"}
+WORDS = {"weights_digest": "weights"}
 
 
 def notes_on(
@@ -26,7 +27,7 @@ def notes_on(
     return [
         *_no_guarantee(summaries),
         *_published(folders),
-        *_other_images(folders, records),
+        *_other_images(folders, records, summaries),
         *_other_settings(folders, summaries),
         *_deterministic(folders, summaries),
         _reading(summaries),
@@ -36,7 +37,7 @@ def notes_on(
 def _no_guarantee(summaries: Sequence[Summary]) -> list[str]:
     return [
         f"{WARNING}{summary.name} has NO GUARANTEE: its radii are not certified "
-        "(the published rule, shown for comparison; THEORY 3)."
+        "(the published rule, shown for comparison; docs/theory.md, 3)."
         for summary in summaries
         if summary.guarantee == "none"
     ]
@@ -68,14 +69,23 @@ def _claims_by_draws(summary: Summary) -> bool:
 
 
 def _other_images(
-    folders: Sequence[RunFolder | CohenLog], records: Sequence[Sequence[Record]]
+    folders: Sequence[RunFolder | CohenLog],
+    records: Sequence[Sequence[Record]],
+    summaries: Sequence[Summary],
 ) -> list[str]:
     """Warn where the runs are not about the same images."""
-    # A log of others names no data: its images are taken to be those of the runs.
-    runs = [folder for folder in folders if isinstance(folder, RunFolder)]
-    contents = {str(folder.configuration.get("data_digest")) for folder in runs}
+    contents: dict[str, tuple[str, list[str]]] = {}
+    for folder, summary in zip(folders, summaries, strict=True):
+        # A log of others names no data: its images are taken to be those of the runs.
+        if isinstance(folder, RunFolder):
+            facts = folder.configuration
+            data = " ".join(str(facts[key]) for key in ("data", "split") if facts.get(key))
+            contents.setdefault(str(facts.get("data_digest")), (data, []))[1].append(summary.name)
     if len(contents) > 1:
-        return [f"{WARNING}the runs are about different data; their rows are not comparable."]
+        which = "; ".join(f"{data}: {', '.join(runs)}" for data, runs in contents.values())
+        return [
+            f"{WARNING}the runs are about different data ({which}); their rows are not comparable."
+        ]
     images = [frozenset(row["index"] for row in rows) for rows in records]
     if len(set(images)) > 1:
         shared = len(frozenset.intersection(*images))
@@ -100,12 +110,12 @@ def _other_settings(
         first = firsts.setdefault(kind, folder)
         for key, _, _ in configuration_differences(first.configuration, folder.configuration):
             keys[key] = None
-    hidden = [key for key in keys if key.split(".")[0] not in SHOWN]
+    hidden = [WORDS.get(key, key) for key in keys if key.split(".")[0] not in SHOWN]
     notes = [f"The runs also differ in {', '.join(hidden)}."] if hidden else []
     if sum(_claims_by_draws(summary) for summary in summaries) > 1:
         notes.append(
             "Each certificate holds with its own alpha; taking the better of two runs per image "
-            "needs alpha to be split between them beforehand (THEORY 2)."
+            "needs alpha to be split between them beforehand (docs/theory.md, 2)."
         )
     return notes
 
@@ -119,7 +129,8 @@ def _deterministic(
         return []
     notes = [
         f"{', '.join(s.name for s in certain)}: deterministic, about the model's own class at its "
-        "exact equilibrium, without a probability of failure; for monotone DEQs alone (THEORY 6)."
+        "exact equilibrium, without a probability of failure; for monotone DEQs alone "
+        "(docs/theory.md, 6)."
     ]
     if len(certain) < len(summaries):
         notes.append(

@@ -41,6 +41,7 @@ def audits_picture(runs: Sequence[ReportedRun]) -> Picture | None:
                 x=[round(100 * cost.rate, 4) for cost in costs],
                 y=floored(values, DECIMALS[run.norm]).tolist(),
                 mode="markers",
+                cliponaxis=False,  # most points lie on an axis: no disagreement, nothing lost
                 marker={
                     "symbol": look.symbol if filled else f"{look.symbol}-open",
                     "size": 8,

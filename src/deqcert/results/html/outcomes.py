@@ -79,7 +79,14 @@ def outcomes_picture(runs: Sequence[ReportedRun]) -> Picture:
                 "xanchor": "left",
             },
             xaxis=axis("images, %", range=[0, 100], showgrid=True, showline=False),
-            yaxis=axis("", autorange="reversed", type="category", showline=False, ticks=""),
+            yaxis=axis(
+                "",
+                autorange="reversed",
+                type="category",
+                showline=False,
+                ticks="",
+                ticklabelstandoff=6,
+            ),
             margin={"l": 20, "r": 14, "t": 40, "b": 48},
         )
     )

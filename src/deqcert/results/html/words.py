@@ -61,7 +61,7 @@ STATEMENTS = {
             _MARGIN,
             _CLASSIFIER,
         ),
-        source="Cohen, Rosenfeld, Kolter 2019; THEORY 2",
+        source="Cohen, Rosenfeld, Kolter 2019; docs/theory.md, 2",
     ),
     "audited": Statement(
         badge="guaranteed by an audit",
@@ -74,7 +74,7 @@ STATEMENTS = {
             _MARGIN,
             _CLASSIFIER,
         ),
-        source="Theorems A and A'; THEORY 3",
+        source="Theorems A and A'; docs/theory.md, 3",
     ),
     "proved": Statement(
         badge="guaranteed by proofs",
@@ -85,7 +85,7 @@ STATEMENTS = {
             "A draw counts only if its label is proved, rounding included.",
             _FIXED,
         ),
-        source="Winston, Kolter 2020; THEORY 4",
+        source="Winston, Kolter 2020; docs/theory.md, 4",
     ),
     PUBLISHED: Statement(
         badge="as published",
@@ -106,7 +106,7 @@ STATEMENTS = {
             "The checked draws are not random but the first ones after the warm-up, and serialized "
             "labels are not independent: no bound used here applies to them.",
         ),
-        source="Gao, Hou, Xu, Liu 2024, Theorem 3.1; THEORY 3 and docs/theory/published.md",
+        source="Gao, Hou, Xu, Liu 2024, Theorem 3.1; docs/theory.md, 3; docs/theory/published.md",
     ),
 }
 _DETERMINISTIC = Statement(
@@ -120,7 +120,7 @@ _DETERMINISTIC = Statement(
         "operator that runs, rounding included.",
         "The claim is about the model's own class, not about a smoothed classifier.",
     ),
-    source="THEORY 6",
+    source="docs/theory.md, 6",
 )
 
 

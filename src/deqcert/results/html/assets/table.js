@@ -149,7 +149,8 @@ function drawFilters(form, image, table) {
   table.search.fixed("page", (_, [k]) =>
     tests.every(([control, test]) => control.value.trim() === "" || test(k, control.value)),
   );
-  form.addEventListener("input", () => table.draw());
+  // Not every way to choose an entry fires the first.
+  for (const kind of ["input", "change"]) form.addEventListener(kind, () => table.draw());
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(() => table.draw()));
 }
