@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 
@@ -161,6 +162,8 @@ def test_a_hopeless_image_is_given_up_by_srs_but_counted_by_standard():
         ({"sigma": 0.0}, "sigma must be finite and > 0, but got 0.0"),
         ({"sigma": -1.0}, "sigma"),
         ({"sigma": math.nan}, "sigma"),
+        ({"sigma": 1e-46}, "sigma must lie in the range of float32"),  # there it is zero
+        ({"sigma": 1e39}, "sigma must lie in the range of float32"),
         ({"alpha": 0.0}, r"alpha must lie in \(0, 1\)"),
         ({"alpha": 1.0}, "alpha"),
         ({"n0": 0}, "n0 must be an integer >= 1, but got 0"),
@@ -203,11 +206,30 @@ def test_unknown_names_list_near_ones(settings: dict, near: str):
         (torch.full((1, 1, 2), torch.nan), "finite"),
         (torch.zeros(1, 1, 2, dtype=torch.uint8), "floating point"),
         (np.full((1, 1, 2), np.inf), "finite"),
+        (np.full((1, 1, 2), "white", dtype=object), "an array of numbers"),
+        (None, "an array of numbers"),
+        ("digits", "an array of numbers"),
     ],
 )
 def test_bad_images_are_refused(image, message: str):
     with pytest.raises(InputError, match=message):
         certifier().certify(image, seed=0)
+
+
+def test_images_are_taken_however_they_lie_in_memory():
+    plain = image_at(MARGIN).numpy()
+    frozen = plain.copy()
+    frozen.flags.writeable = False
+    subject = certifier(method="standard")
+    expected = subject.certify(plain, seed=0)
+    for image in (plain[..., ::-1].copy()[..., ::-1], plain.astype(">f4"), frozen):
+        assert same(subject.certify(image, seed=0), expected)
+
+
+def test_numpy_integers_are_recorded_as_json():
+    counts = {"n0": np.int64(50), "n": np.int32(300), "chains": np.int64(50), "audit": np.int64(60)}
+    found = certifier(**counts).certify(image_at(MARGIN), seed=np.int64(0), index=np.int64(2))
+    assert Certificate.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
 def test_another_training_sigma_warns():

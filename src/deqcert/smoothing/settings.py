@@ -12,6 +12,8 @@ from deqcert.smoothing.starts import STARTS
 from deqcert.solvers import SolverSpec
 from deqcert.stats import check_feasible
 
+_LEAST, _MOST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -37,10 +39,18 @@ class Settings:
     def __post_init__(self) -> None:
         if not (np.isfinite(self.sigma) and self.sigma > 0):
             raise ConfigurationError(f"sigma must be finite and > 0, but got {self.sigma}")
+        if not _LEAST <= self.sigma <= _MOST:
+            # Rounded to zero it would certify without any noise.
+            raise ConfigurationError(
+                f"sigma must lie in the range of float32, as noise does, but got {self.sigma}"
+            )
         if not 0 < self.alpha < 1:
             raise ConfigurationError(f"alpha must lie in (0, 1), but got {self.alpha}")
         for name in ("n0", "n", "chains"):
-            check_count(name, getattr(self, name))
+            # NumPy's integers are no JSON.
+            object.__setattr__(self, name, check_count(name, getattr(self, name)))
+        if isinstance(self.audit, np.integer):
+            object.__setattr__(self, "audit", int(self.audit))
         if self.method not in METHODS:
             raise unknown_name("method", self.method, METHODS)
         if self.start not in STARTS:
