@@ -208,7 +208,8 @@ def certify(
             workers=hands,
             watch=watch,
         )
-    out.print(f"{len(run.done)} records in {run.path}", highlight=False, soft_wrap=True)
+    records = f"{len(run.done)} record{'s' * (len(run.done) != 1)}"
+    out.print(f"{records} in {run.path}", highlight=False, soft_wrap=True)
 
 
 def refuse_idle_options(context: typer.Context, method: str) -> None:

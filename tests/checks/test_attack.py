@@ -108,10 +108,9 @@ def test_table_plot_and_json_say_that_it_is_no_proof(attacked):
 
 def test_the_table_fits_into_80_columns(attacked):
     """Only headings take several lines: a share is never torn from its per cent sign."""
-    screen = Console(file=io.StringIO(), width=80)
-    screen.print(attacked)
-    lines = screen.file.getvalue().splitlines()
-    rows = [line for line in lines if "%" in line]
+    written = io.StringIO()
+    Console(file=written, width=80).print(attacked)
+    rows = [line for line in written.getvalue().splitlines() if "%" in line]
     assert len(rows) == len(QUICK.distances)
     assert all(row.count(" %") == 4 for row in rows)
 

@@ -43,6 +43,19 @@ def test_a_clean_run_exits_with_0_and_finds_its_model_by_its_digest(run: Path):
     assert "draws of 2 tested" in " ".join(out.split())
 
 
+def test_problems_are_folded_not_cut_on_narrow_screens(run: Path):
+    """A digest and the name of its field are read from the table letter by letter."""
+    arguments = ["verify", str(run), "--model", "mdeq-digits-s025"]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "80"})
+    assert result.exit_code == 1
+    assert "…" not in result.stdout
+    cells = [line.split("│")[1:-1] for line in result.stdout.splitlines() if "│" in line]
+    columns = ["".join(part.strip() for part in column) for column in zip(*cells, strict=True)]
+    assert columns[1] == "configuration.weights_digest"
+    run_json = json.loads((run / "run.json").read_text())
+    assert columns[2] == run_json["configuration"]["weights_digest"]
+
+
 def test_problems_are_named_and_exit_with_1(run: Path, tmp_path: Path):
     forged = Forgery.of(run, tmp_path / "run")
     forged.record["radius"] = forged.record["radius"] * 1.01 + 1e-3

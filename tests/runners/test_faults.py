@@ -262,6 +262,7 @@ def test_settings_that_do_not_fit(tmp_path: Path):
     data = poisoned_digits()
     for workers, message in (
         (Workers(count=2, gpus=0.5), "need a certifier on a GPU"),
+        (Workers(gpus=1), "need a certifier on a GPU"),
         (Workers(address="auto"), "an address is for the runner ray"),
     ):
         with pytest.raises(ConfigurationError, match=message):

@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-_LONGEST = 60
+_LONGEST = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,9 @@ class Verification:
 
 
 def _problem_table(problems: tuple[Problem, ...]) -> Table:
-    table = Table("place", "field", "recorded", "recomputed", "why it matters", show_lines=True)
+    table = Table(show_lines=True)
+    for name in ("place", "field", "recorded", "recomputed", "why it matters"):
+        table.add_column(name, overflow="fold")  # nothing of what was found is left out
     for found in problems:
         cells = (found.place, found.field, _short(found.recorded), _short(found.recomputed))
         table.add_row(*map(Text, cells), Text(found.why))

@@ -53,8 +53,16 @@ def console_watch(title: str, console: Console) -> Iterator[Watch]:
             if index is None or len(workers) == _LINES:
                 return
             workers[worker] = progress.add_task("", total=None)
-        what = stage if index is None else f"{worker}: image {index}, {stage}"
-        progress.update(workers[worker], description=what, completed=done, total=total or None)
+        if index is None:
+            progress.update(workers[worker], visible=False)
+            return
+        progress.update(
+            workers[worker],
+            description=f"{worker}: image {index}, {stage}",
+            completed=done,
+            total=total or 1,  # None would keep that of the stage before
+            visible=True,
+        )
 
     def finished(record: Mapping[str, Any]) -> None:
         tally["seen"] += 1

@@ -158,7 +158,7 @@ def _seed(out: str | PathLike[str], seed: int | None) -> int:
 
 
 def _environment(certifier: AnyCertifier, runner: Runner) -> dict[str, Any]:
-    """Return what may differ between the sessions of one run without changing its records."""
+    """Return what may differ from one start of a run to the next without changing its records."""
     smoothed = isinstance(certifier, Certifier)
     return {
         **software(),

@@ -50,6 +50,8 @@ class LocalRunner:
     def facts(self, certifier: AnyCertifier) -> dict[str, Any]:
         """Return what a run's environment says of this runner."""
         if self.alone:
+            if self.workers.gpus is not None:
+                self._gpus(certifier)
             threads = self.workers.threads or torch.get_num_threads()
             return {"runner": "local", "workers": 1, "threads": threads, "in_flight": 1}
         self._gpus(certifier)
