@@ -172,7 +172,10 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="Peak of the cosine.")] = None,
     objective: Annotated[
         str | None,
-        typer.Option(help="short-solve (few steps) or equilibrium (converged only)."),
+        typer.Option(
+            help="short-solve (few steps), equilibrium (converged only), or interval (bounds, for "
+            "monotone DEQs such as mondeq-ibp)."
+        ),
     ] = None,
     validation_share: Annotated[
         float | None, typer.Option(help="Share of the training images held out, in [0, 1).")
