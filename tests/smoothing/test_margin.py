@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from deqcert.errors import NumericalWarning
 from deqcert.models import inference_copy, load_model, solve_rows
 from deqcert.models.fast_part import plain_parts
 from deqcert.smoothing.hardware import HardwareBatch
-from deqcert.smoothing.margin import PROBES, measured_margin, probe_images
+from deqcert.smoothing.margin import NO_LEAD, PROBES, measured_margin, probe_images
 from deqcert.solvers import SolverSpec
 from tests.problems import SHAPE, LinearDEQ
 
@@ -66,6 +67,30 @@ def test_a_shape_that_rounds_apart_is_solved_in_full():
     assert measured(apart, "picard:30") > measured(usual, "picard:30")
     assert usual.rows < 64 * 30 + 700
     assert apart.rows == usual.rows + 400 * 30
+
+
+class FragileDEQ(ShapeDEQ):
+    """Moves logits in batches of 16, and in those of some size loses where the state is large."""
+
+    def __init__(self, value: float, *, size: int = 16, above: float = 1.0) -> None:
+        super().__init__("head", 16)
+        self.value, self.fails, self.above = value, size, above
+
+    def classify(self, state: Tensor) -> Tensor:
+        logits = super().classify(state)
+        lost = (state.abs() > self.above) & (len(state) == self.fails)
+        return torch.where(lost, logits.new_full((), self.value), logits)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_probes_that_fail_in_some_batches_alone_are_no_small_margin(value):
+    with pytest.warns(NumericalWarning, match="depends on the batch"):
+        assert measured(FragileDEQ(value), "picard:3") == NO_LEAD
+
+
+def test_without_a_finite_probe_there_is_no_small_margin():
+    with pytest.warns(NumericalWarning, match="no probe has finite logits"):
+        assert measured(FragileDEQ(math.nan, size=64, above=-1.0), "picard:3") == NO_LEAD
 
 
 def test_without_differences_the_rounding_of_the_logits_is_left():

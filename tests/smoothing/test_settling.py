@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from deqcert.data import load_data
+from deqcert.errors import NumericalWarning
 from deqcert.models import load_model
 from deqcert.smoothing.chains import Serialization
 from deqcert.smoothing.classifier import ReferenceClassifier
@@ -118,7 +119,8 @@ def test_failed_fit_rows_do_not_poison_the_prediction():
 
 def test_without_a_usable_fit_row_every_draw_is_solved_from_the_models_own_start():
     spent = Spent()
-    subject = sampler(FailsAlways())
+    with pytest.warns(NumericalWarning, match="no probe has finite logits"):
+        subject = sampler(FailsAlways())
     subject.prepare(how(), Spent())
     labels = subject.serialized("estimation", 100, how(), spent)
     assert (labels == -1).all()

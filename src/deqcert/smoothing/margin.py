@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from deqcert.errors import NumericalWarning
 from deqcert.models import BATCH_SIZES, EquilibriumModel, solve_rows
 from deqcert.models.fast_part import plain_parts
 from deqcert.models.rows import start_rows
@@ -26,6 +28,9 @@ _FEW = 2
 """Batches of each shape that a look takes."""
 _LOOKED = 4
 """Steps of a look, where the solver has a memory; without one each step is like the first."""
+
+NO_LEAD = 2.0**127
+"""The margin that no lead of finite logits passes."""
 
 Answer = tuple[Tensor, State]
 """Logits (rows, classes) and states (rows, ...)."""
@@ -58,13 +63,17 @@ def measured_margin(
       (in half precision the plain ones are another classifier: they round between all operations).
 
     A safety factor of 4 comes on top, at least the rounding of the logits is assumed, and the
-    result is rounded up to a power of two, so that the same machine always finds the same.
+    result is rounded up to a power of two, so that the same machine always finds the same. Where
+    there is nothing to measure it is `NO_LEAD`.
 
     Args:
         model: The model, as copied for inference.
         spec: Solver of the cold reference solve.
         probes: Noisy images, in the precision of the classifier.
         hardware: Rows computed at once; learns where memory runs out.
+
+    Warns:
+        NumericalWarning: No probe has finite logits, or some have them in some batches only.
     """
     subject = _Subject(model, probes, hardware)
     whole, solved = subject.solve(spec, PROBES)
@@ -74,12 +83,23 @@ def measured_margin(
             others += [subject.solve(spec, PROBES)[0]] if any_fast else []
     usable = torch.isfinite(whole).all(dim=1)
     if not bool(usable.any()):
-        return 0.0  # every draw will count for no class, so no lead can mislead
+        return _beyond("no probe has finite logits")
+    if not all(torch.equal(torch.isfinite(logits).all(dim=1), usable) for logits in others):
+        return _beyond("which probes have finite logits depends on the batch they are in")
     order = whole.topk(2, dim=1).indices
     leads = [_difference(logits, order)[usable] for logits in (whole, *others)]
     moved = max(float((lead - leads[0]).abs().max()) for lead in leads)
     rounding = torch.finfo(whole.dtype).eps * float(whole[usable].abs().max())
     return 2.0 ** math.ceil(math.log2(max(_SAFETY * moved, rounding, 1e-30)))
+
+
+def _beyond(why: str) -> float:
+    warnings.warn(
+        f"{why}: no numeric margin can be measured, so no lead of a draw will count as clear",
+        NumericalWarning,
+        stacklevel=4,
+    )
+    return NO_LEAD
 
 
 class _Subject:
