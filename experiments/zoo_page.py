@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ STEPS = ("1", "2", "3", "5", "30")
 def page(text: str, results: Path = RESULTS) -> str:
     """Return the page with its tables filled in."""
     text = _filled(text, "models", models())
+    text = _filled(text, "trainings", "\n".join(trainings(results)))
     return _filled(text, "studies", "\n".join(studies(results)))
 
 
@@ -62,6 +64,17 @@ def _model(entry: ModelEntry) -> list[str]:
         f"{size / 1000:.0f}",
         f"{card.get('processor_seconds', card['seconds']) / 60:.0f} min",
     ]
+
+
+def trainings(results: Path) -> Iterator[str]:
+    """Yield what there is of training curves and of weights compared on the same noisy images."""
+    curves, compared = results / "training", results / "equal-training"
+    if (curves / "table.md").exists():
+        picture = Path(os.path.relpath(curves / "curves.png", PAGE.parent)).as_posix()
+        yield f"![Share right under noise against hours of training]({picture})\n"
+        yield (curves / "table.md").read_text(encoding="utf-8")
+    if (compared / "table.md").exists():
+        yield (compared / "table.md").read_text(encoding="utf-8")
 
 
 def studies(results: Path) -> Iterator[str]:

@@ -22,6 +22,16 @@ def test_it_shows_every_shipped_model_and_every_study():
         assert json.loads(path.read_text(encoding="utf-8"))["title"] in text
 
 
+def test_trainings_are_shown_once_there_are_any(tmp_path):
+    assert list(zoo_page.trainings(tmp_path)) == []
+    for name in ("training", "equal-training"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "table.md").write_text(f"| {name} |\n")
+    picture, *tables = zoo_page.trainings(tmp_path)
+    assert picture.endswith("/training/curves.png)\n")
+    assert tables == ["| training |\n", "| equal-training |\n"]
+
+
 def test_rows_without_a_guarantee_say_so():
     row = {
         "title": "published",
