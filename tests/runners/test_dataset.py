@@ -125,8 +125,11 @@ def test_model_and_data_must_fit(tmp_path: Path, digits):
     other = Certifier(LinearDEQ(), sigma=0.5, n=100)
     with pytest.raises(ConfigurationError, match=r"shape \(1, 1, 2\)"):
         certify_dataset(other, digits, out=tmp_path / "x")
-    with pytest.raises(ConfigurationError, match="skip must be >= 1"):
-        certify_dataset(certifier(), digits, out=tmp_path / "x", skip=0)
+    for skip in (0, 1.5):
+        with pytest.raises(ConfigurationError, match="skip must be an integer >= 1"):
+            certify_dataset(certifier(), digits, out=tmp_path / "x", skip=skip)
+    with pytest.raises(ConfigurationError, match="number of images must be an integer >= 1"):
+        certify_dataset(certifier(), digits, out=tmp_path / "x", limit="3")
     with pytest.raises(UnknownNameError, match="did you mean 'local'"):
         certify_dataset(certifier(), digits, out=tmp_path / "x", runner="locall")
     assert not (tmp_path / "x").exists()

@@ -162,6 +162,8 @@ def test_a_hopeless_image_is_given_up_by_srs_but_counted_by_standard():
     ("settings", "message"),
     [
         ({"sigma": 0.0}, "sigma must be finite and > 0, but got 0.0"),
+        ({"sigma": "a"}, "sigma must be a number, but got 'a'"),
+        ({"alpha": None}, "alpha must be a number, but got None"),
         ({"sigma": -1.0}, "sigma"),
         ({"sigma": math.nan}, "sigma"),
         ({"sigma": 1e-46}, "sigma must lie in the range of float32"),  # there it is zero

@@ -22,6 +22,7 @@ from deqcert.runners.thumbnails import with_thumbnails
 from deqcert.runners.workers import Workers
 from deqcert.smoothing import Certifier, fresh_seed
 from deqcert.smoothing.noise import check_seed
+from deqcert.smoothing.settings import check_count
 
 
 def _ray(workers: Workers) -> Runner:
@@ -117,10 +118,9 @@ def certify_dataset(
 
 
 def _check(certifier: AnyCertifier, data: Dataset, skip: int, limit: int | None) -> None:
-    if skip < 1:
-        raise ConfigurationError(f"skip must be >= 1, but got {skip}")
-    if limit is not None and limit < 1:
-        raise ConfigurationError(f"the number of images must be >= 1, but got {limit}")
+    check_count("skip", skip)
+    if limit is not None:
+        check_count("the number of images", limit)
     model = _model(certifier)
     if tuple(model.input_shape) != tuple(data.input_shape):
         raise ConfigurationError(

@@ -24,7 +24,13 @@ from deqcert.smoothing.methods import GUARANTEES, METHODS, Outcome, Procedure, g
 from deqcert.smoothing.noise import NoiseSource, check_seed, fresh_seed
 from deqcert.smoothing.proved import EXACT, require_proofs
 from deqcert.smoothing.sampling import Draws, Progress, Sampler, no_progress
-from deqcert.smoothing.settings import Settings, check_count, default_serial, default_warmup
+from deqcert.smoothing.settings import (
+    Settings,
+    check_count,
+    check_number,
+    default_serial,
+    default_warmup,
+)
 from deqcert.smoothing.spent import Spent
 from deqcert.smoothing.streams import make_stream
 from deqcert.solvers import SolverSpec
@@ -113,10 +119,10 @@ class Certifier:
         )
         first = SolverSpec.parse(warmup or default_warmup(cold))
         self.settings = Settings(
-            sigma=float(sigma),
+            sigma=check_number("sigma", sigma),
             n0=n0,
             n=n,
-            alpha=float(alpha),
+            alpha=check_number("alpha", alpha),
             method=method,
             reference=str(cold),
             serial=str(warm),

@@ -72,6 +72,18 @@ def check_count(name: str, value: object) -> int:
     return int(value)
 
 
+def check_number(name: str, value: object) -> float:
+    """Return `value` as a float.
+
+    Raises:
+        ConfigurationError: It is no number.
+    """
+    try:
+        return float(value)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{name} must be a number, but got {value!r}") from error
+
+
 def default_serial(reference: SolverSpec, start: str) -> str:
     """Return the warm solver for a reference: three Anderson steps as published, or one step.
 
