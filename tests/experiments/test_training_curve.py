@@ -64,12 +64,15 @@ def test_a_finished_training_has_its_epochs_and_the_numbers_of_its_card(finished
     assert found.accuracy == card["test"]["accuracy"]
     assert found.processor_hours == pytest.approx(card["processor_seconds"] / 3600, abs=1e-3)
     assert 0 < found.epoch_hours < 1
+    # What it took, however long other work on the machine made it last.
+    assert 2 * found.hours == pytest.approx(found.processor_hours)
 
 
 def test_one_under_way_has_no_test_and_says_how_far_it_is(stopped: Path):
     found = read_training(stopped)
     assert (len(found.held_out), found.test, found.processor_hours) == (1, {}, None)
     assert "| 1 of 2 |" in table([found])
+    assert found.hours == found.epoch_hours > 0
 
 
 def test_epochs_count_where_nothing_is_held_out(stopped: Path, tmp_path: Path):
@@ -82,6 +85,7 @@ def test_epochs_count_where_nothing_is_held_out(stopped: Path, tmp_path: Path):
     found = read_training(tmp_path)
     assert (found.done, found.held_out) == (1, ())
     assert "| 1 of 2 |" in table([found])
+    assert found.hours == found.epoch_hours > 0
 
 
 def test_trainings_taken_one_after_the_other_are_drawn_together(
