@@ -173,7 +173,7 @@ def test_what_cannot_be_reported(standard: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="radii must be finite and >= 0, but got -1"):
         report(standard, radii=[-1.0])
     (tmp_path / "taken").write_text("notes")
-    with pytest.raises(RunFolderError, match="cannot write"):
+    with pytest.raises(RunFolderError, match="taken: a file is in its way"):
         report(standard, out=tmp_path / "taken")
     assert (tmp_path / "taken").read_text() == "notes"
 

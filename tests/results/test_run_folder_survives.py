@@ -104,7 +104,7 @@ def test_second_process_is_refused(tmp_path: Path) -> None:
 def test_file_in_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("notes")
     for path in (tmp_path / "taken", tmp_path / "taken" / "run"):
-        with pytest.raises(RunFolderError, match="cannot write"):
+        with pytest.raises(RunFolderError, match="a file is in its way"):
             RunFolder.create_or_resume(path, CONFIGURATION, ENVIRONMENT)
         with pytest.raises(RunFolderError, match="is not a run folder"):
             RunFolder.open(path)
