@@ -54,8 +54,10 @@ def test_a_worse_classifier_is_not_within():
 
 
 def results(pairs: list[Pair]) -> dict:
+    full = {"seconds": 0.5, "radius": 0.6}
     found = {
-        f"image {k}": {"pair": asdict(p), "ours": {"seconds": 0.5}} for k, p in enumerate(pairs)
+        f"image {k}": {"pair": asdict(p), "ours": {**full, "prediction": p.fast_class}}
+        for k, p in enumerate(pairs)
     }
     found["time 0"] = {
         "draws": 500, "timed_n": 400, "seconds_per_draw": 0.01, "ours": {"seconds": 0.5},
@@ -86,6 +88,11 @@ def test_summary_tells_classes_and_radii_apart():
     found = paired_summary(results([same, same, other_class, worse]), sigma=SIGMA, alpha=ALPHA, n=N)
     assert found["radii_within"] == 0.5
     assert found["certified_accuracy"]["0"] == {"slow": 1.0, "ours": 0.75}
+    # With all draws the radii are 0.6, of another class for one image of four.
+    full = found["ours_in_full"]["certified_accuracy"]
+    assert (full["0"], full["0.5"], full["0.75"]) == (0.75, 0.75, 0.0)
+    assert found["ours_in_full"]["average_certified_radius"] == pytest.approx(0.45)
+    assert "| ours, n = 4,000 | 75 % | 75 % | 75 % | 0 % |" in report(found)
     assert found["average_certified_radius"]["ratio"]["value"] < 0.75
 
 
