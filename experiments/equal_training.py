@@ -1,6 +1,6 @@
 """Weights compared on the same noisy test images, each set with its own solver.
 
-    python -m experiments.equal_training mdeq-small-published-s050 mdeq-small-short-s050
+    python -m experiments.equal_training mdeq-small-published-5 mdeq-small-short-5
 
 Accuracy under noise of each, cell evaluations per draw, and the difference to the first, paired
 over images with a 95 % bootstrap interval. Names are those of the zoo, of files, or of folders of
@@ -34,7 +34,7 @@ from experiments.subjects import WEIGHTS, find_weights
 
 ROWS = 400
 SEED = 11
-"""Of the noise: one that no training, card or benchmark takes."""
+"""Of the noise; the stage it is drawn for keeps it apart from that of trainings and cards."""
 
 
 @dataclass(frozen=True, kw_only=True)

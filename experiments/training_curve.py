@@ -122,7 +122,7 @@ def _finished(folder: Path) -> dict[str, Any]:
 
 def table(trainings: Sequence[Training]) -> str:
     """Return the trainings as a Markdown table; accuracies in percent."""
-    header = ["training", "objective", "precision", "epochs", "hours", "last held out"]
+    header = ["training", "objective", "precision", "epochs", "hours", "last held out", "test"]
     header += [f"{k} step{'s' * (k != '1')}" for k in STEPS]
     lines = [header, ["---", "---", "---", *["---:"] * (len(header) - 3)]]
     for one in trainings:
@@ -134,6 +134,7 @@ def table(trainings: Sequence[Training]) -> str:
                 str(one.epochs) if one.done == one.epochs else f"{one.done} of {one.epochs}",
                 f"{one.done * one.hours:.2f}",
                 f"{100 * one.held_out[-1][2]:.1f}" if one.held_out else "-",
+                "-" if one.accuracy is None else f"{100 * one.accuracy:.1f}",
                 *(f"{100 * one.test[k]:.1f}" if one.test else "-" for k in STEPS),
             ]
         )

@@ -17,7 +17,7 @@ from experiments import equal_training
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two copies of a trained model, one of them with a broken head."""
+    """Two copies of a trained model, one of them broken: all its parameters are zero."""
     folder = tmp_path_factory.mktemp("weights")
     for name in ("same", "broken"):
         model = load_model("mdeq-digits-s050")
