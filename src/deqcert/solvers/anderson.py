@@ -105,9 +105,7 @@ class Anderson:
                 out.copy_(part)
             return z
         self._enter(memory, z, fz)
-        order = torch.tensor(memory.slots, device=memory.gram.device)
-        gram = memory.gram[order][:, order].permute(2, 0, 1)
-        weights = mixing_weights(gram, self.ridge, torch.finfo(z[0].dtype).eps)
+        weights = mixing_weights(_newest_first(memory), self.ridge, torch.finfo(z[0].dtype).eps)
         memory.points = [point, *memory.points][: self.pairs]
         shares = weights.t().to(wide(z[0].dtype)).contiguous()
         for j, out in enumerate(z):
@@ -178,9 +176,21 @@ def mixing_weights(
         weights[j] = inverse
     weights *= system[:, size]
     weights /= weights.sum(0)
-    weights[:, vanished] = 0
-    weights[0, vanished] = 1
+    # Written to through a mask, for whose true places nobody has to ask the device.
+    weights.masked_fill_(vanished, 0)
+    weights[0].masked_fill_(vanished, 1)
     return weights[:, :rows].t()
+
+
+def _newest_first(memory: AndersonMemory) -> Tensor:  # shape: (B, P, P)
+    """Return the Gram matrix in the order of the slots.
+
+    Places picked one by one, since a tensor of them would have to be brought to the device, for
+    which the host would wait.
+    """
+    assert memory.gram is not None
+    rows = torch.stack([memory.gram[slot] for slot in memory.slots])
+    return torch.stack([rows[:, slot] for slot in memory.slots], dim=1).permute(2, 0, 1)
 
 
 def _combine(
