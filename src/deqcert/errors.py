@@ -1,7 +1,7 @@
 """Everything that can go wrong on purpose: one family, each with one clear line.
 
 The command line turns a `DeqcertError` into that line and exit code 2. Warnings about numbers that
-are usable but deserve a look are `NumericalWarning`.
+are usable but deserve a look are `NumericalWarning`; those about time alone `PerformanceWarning`.
 """
 
 from __future__ import annotations
@@ -52,6 +52,10 @@ class TrainingPaused(DeqcertError):  # noqa: N818 (nothing is wrong)
 
 class NumericalWarning(UserWarning):
     """A result is usable, but its numbers deserve a look."""
+
+
+class PerformanceWarning(UserWarning):
+    """The result is what it would have been, but took longer than it could have."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:

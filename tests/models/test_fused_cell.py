@@ -202,7 +202,7 @@ def test_labels_of_a_shipped_model(monkeypatch, name, data):
     x = (images + 0.5 * torch.randn(8, *images.shape, generator=generator)).flatten(0, 1)
     fast = solve_rows(inference_copy(model), x, "anderson:15")[0]
     half = solve_rows(inference_copy(model, dtype=HALF), x.to(HALF), "anderson:15")[0]
-    monkeypatch.setattr("deqcert.models.inference.fused_cell", lambda cell, dtype: cell)
+    monkeypatch.setattr("deqcert.models.inference.fused_cell", lambda cell, dtype, device: cell)
     copied = inference_copy(model)
     assert type(copied.f) is MDEQCell
     plain = solve_rows(copied, x, "anderson:15")[0]

@@ -16,6 +16,15 @@ from tests.models.made import tiny_mdeq
 SPECS = ["picard:3", "picard:3,mixing=0.5", "anderson:2", "anderson:9", "broyden:4"]
 SPECS += ["anderson:9,memory=3", "anderson:9,mixing=0.5"]
 META = torch.device("meta")
+REFUSED = {
+    "aten::_local_scalar_dense",
+    "aten::is_nonzero",
+    "aten::equal",
+    "aten::nonzero",
+    "aten::masked_select",
+    "aten::lift_fresh",
+    "aten::_unique2",
+}
 
 
 class WaitedError(Exception):
@@ -23,28 +32,18 @@ class WaitedError(Exception):
 
 
 class NoWaiting(TorchDispatchMode):
-    """Refuses what makes the host wait for a GPU.
+    """Refuses what would make the host wait for a GPU.
 
     Numbers read by the host, places of true values, and tensors made by the host: `lift_fresh`
     stands for what `torch.tensor` makes, which on a GPU is copied there from pageable memory.
     """
-
-    REFUSED = {
-        "aten::_local_scalar_dense",
-        "aten::is_nonzero",
-        "aten::equal",
-        "aten::nonzero",
-        "aten::masked_select",
-        "aten::lift_fresh",
-        "aten::_unique2",
-    }
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.name().partition(".")[0]
         masks = name in ("aten::index", "aten::index_put_") and any(
             part is not None and part.dtype in (torch.bool, torch.uint8) for part in args[1]
         )
-        if name in self.REFUSED or masks:
+        if name in REFUSED or masks:
             raise WaitedError(func.name())
         out = func(*args, **(kwargs or {}))
         moved = isinstance(out, torch.Tensor) and any(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deqcert.errors import ConfigurationError, InputError
+from deqcert.models.graphs import RecordedSolves
 from deqcert.models.implicit import GradientSpec, equilibrium
 from deqcert.models.rows import solve_rows
 from deqcert.solvers import SolverSpec, State
@@ -53,6 +54,9 @@ class EquilibriumModel(nn.Module, ABC):
         self.gradient = GradientSpec() if gradient is None else gradient
         self.card: dict[str, Any] | None = None
         """Facts about the weights (training sigma, accuracies); None for fresh ones."""
+
+    recorded_solves: RecordedSolves | None = None
+    """Solves that are replayed; copies for inference on a GPU have some."""
 
     @abstractmethod
     def inject(self, x: Tensor) -> Any:  # x: (batch, C, H, W)

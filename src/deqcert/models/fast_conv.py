@@ -1,4 +1,4 @@
-"""Convolutions of fast parts: PyTorch's, channels last, or Winograd's, whichever is faster."""
+"""Convolutions of fast parts: PyTorch's, channels last, or on a CPU Winograd's where faster."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from deqcert.models.fast_part import last
+from deqcert.models.fast_part import CPU, last
 from deqcert.models.winograd import winograd
 
 _NARROW = 8
@@ -19,15 +19,19 @@ class FastConv:
     Args:
         conv: The convolution, in float32.
         dtype: float32 or bfloat16.
+        device: Where it is computed; away from the CPU always by PyTorch.
     """
 
-    def __init__(self, conv: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, conv: nn.Module, dtype: torch.dtype, device: torch.device = CPU) -> None:
         assert isinstance(conv, nn.Conv2d)
-        self.weight = last(conv.weight.detach()).to(dtype, copy=True)
-        self.bias = None if conv.bias is None else conv.bias.detach().to(dtype, copy=True)
+        bias = None if conv.bias is None else conv.bias.detach()
+        self.weight = last(conv.weight.detach()).to(device, dtype, copy=True)
+        self.bias = None if bias is None else bias.to(device, dtype, copy=True)
         self.stride, self.padding = conv.stride, conv.padding
         self.channels = len(self.weight)
-        self.pairs = self.pair_bias = None
+        self.pairs = self.pair_bias = self.winograd = None
+        if device.type != "cpu":
+            return
         if conv.kernel_size == (3, 3) and self.stride == (1, 1) and self.channels <= _NARROW:
             self.pairs = _pair(self.weight)
             self.pair_bias = None if self.bias is None else self.bias.repeat(2)

@@ -1,4 +1,4 @@
-"""Parts of a model that have a fast form for inference on a CPU, with the plain one inside."""
+"""Parts of a model that have a fast form for inference, with the plain one inside."""
 
 from __future__ import annotations
 
@@ -9,28 +9,32 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+CPU = torch.device("cpu")
+
 
 class FastPart(nn.Module):
-    """A part that computes rows of its own precision on the CPU fast, and all others plainly.
+    """A part that computes rows of its own precision on its device fast, and all others plainly.
 
     Args:
         plain: The part it stands for.
         dtype: float32 or bfloat16.
+        device: Where the fast form computes.
     """
 
-    def __init__(self, plain: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, plain: nn.Module, dtype: torch.dtype, device: torch.device = CPU) -> None:
         super().__init__()
         self.plain = plain
         self.dtype = dtype
+        self.device = device
         self.active = True
 
     def serves(self, *inputs: Tensor) -> bool:
         """Return whether the fast form computes these rows."""
         return (
             self.active
-            and not torch.is_autocast_enabled("cpu")
+            and not torch.is_autocast_enabled(self.device.type)
             and all(
-                x.device.type == "cpu"
+                x.device == self.device
                 and x.dtype == self.dtype
                 and len(x) > 0
                 and not (x.requires_grad and torch.is_grad_enabled())
@@ -40,7 +44,12 @@ class FastPart(nn.Module):
 
 
 def computes_rows_alone(model: nn.Module, x: Tensor) -> bool:
-    """Return whether fast parts compute these rows: every row by itself, inside one thread."""
+    """Return whether fast parts compute these rows: every row by itself, inside one thread.
+
+    A question about CPUs: on a GPU all rows are one thread's, whose work is to launch kernels.
+    """
+    if x.device.type != "cpu":
+        return False
     return any(part.serves(x) for part in model.modules() if isinstance(part, FastPart))
 
 

@@ -1,26 +1,24 @@
-"""The MDEQ cell for inference on a CPU: PyTorch's convolutions, channels last, between few kernels.
+"""The MDEQ cell for inference: PyTorch's convolutions, channels last, between few kernels.
 
 The same function as `MDEQCell` up to rounding. A residual block is two convolutions and two
-kernels, a fusion its paths' convolutions and two kernels; `fused_kernels` says why.
+kernels, a fusion its paths' convolutions and two kernels; `fused_kernels` says why. Whose kernels
+these are, a CPU's or a GPU's, is the business of `cell_kernels`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from deqcert.models.cell_kernels import CellKernels, norm_of, norms_of
 from deqcert.models.fast_conv import FastConv
 from deqcert.models.fast_part import FastPart
-from deqcert.models.fast_part import array as _array
 from deqcert.models.fast_part import last as _last
 from deqcert.models.mdeq_cell import Fusion, MDEQCell, ResidualBlock
-from deqcert.solvers.row_chunks import GRAIN, chunks, for_chunks
+from deqcert.solvers.row_chunks import GRAIN
 
 _LAST = torch.channels_last
 _CHUNK_BYTES = 8 << 20
@@ -32,34 +30,46 @@ _ENOUGH_ROWS = 64
 states fit, and a block whose widest tensor is too large takes its rows in parts."""
 
 
-def fused_cell(cell: MDEQCell, dtype: torch.dtype) -> nn.Module:
+def fused_cell(cell: MDEQCell, dtype: torch.dtype, device: torch.device) -> nn.Module:
     """Return the fast form of a folded cell, or the cell itself where there is none.
 
     Args:
         cell: The cell, its convolutions folded, in float32.
         dtype: Precision the cell will be evaluated in.
+        device: Where it will be evaluated.
     """
     if type(cell) is not MDEQCell or dtype not in (torch.float32, torch.bfloat16):
         return cell
     try:
-        _kernels()
-    except ImportError:  # numba is an extra
+        kernels = _kernels_for(cell, device)
+    except ImportError:  # numba is an extra, and Triton comes with PyTorch for GPUs alone
         return cell
-    return FusedCell(cell, dtype)
+    return cell if kernels is None else FusedCell(cell, dtype, kernels)
 
 
-@lru_cache(maxsize=1)
-def _kernels() -> Any:
-    from deqcert.models import fused_kernels  # loads a compiler: only where it is used
+def _kernels_for(cell: MDEQCell, device: torch.device) -> CellKernels | None:
+    # They load compilers: only where they are used.
+    if device.type == "cpu":
+        from deqcert.models.cpu_kernels import CpuKernels
 
-    return fused_kernels
+        return CpuKernels()
+    if device.type != "cuda" or not _is_known(device):
+        return None
+    from deqcert.models.gpu_kernels import MOST_PATHS, GpuKernels
+
+    return GpuKernels(device) if len(cell.blocks) <= MOST_PATHS + 1 else None
+
+
+def _is_known(device: torch.device) -> bool:
+    """Return whether a GPU is one of those that the kernels are compiled for in the tests."""
+    return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def lacks_fast_cell(model: nn.Module) -> bool:
-    """Return whether a copy for the CPU computes MDEQ cells plainly, for want of numba."""
+    """Return whether a copy for inference computes MDEQ cells plainly, for want of kernels."""
     cells = {id(part.plain) for part in model.modules() if isinstance(part, FusedCell)}
     return any(
-        type(part) is MDEQCell and id(part) not in cells and _device(part).type == "cpu"
+        type(part) is MDEQCell and id(part) not in cells and _device(part).type in ("cpu", "cuda")
         for part in model.modules()
     )
 
@@ -69,17 +79,19 @@ def _device(module: nn.Module) -> torch.device:
 
 
 class FusedCell(FastPart):
-    """A cell that computes rows of its own precision on the CPU fast, and all others plainly.
+    """A cell that computes rows of its own precision on its device fast, and all others plainly.
 
     Args:
         plain: The cell it stands for.
         dtype: float32 or bfloat16.
+        kernels: Those of the device it will be evaluated on.
     """
 
-    def __init__(self, plain: MDEQCell, dtype: torch.dtype) -> None:
-        super().__init__(plain, dtype)
-        self._blocks = [_Block(cast(ResidualBlock, b), dtype) for b in plain.blocks]
-        self._fusions = [_Fusion(cast(Fusion, f), dtype) for f in plain.fusions]
+    def __init__(self, plain: MDEQCell, dtype: torch.dtype, kernels: CellKernels) -> None:
+        super().__init__(plain, dtype, kernels.device)
+        self._kernels = kernels
+        self._blocks = [_Block(cast(ResidualBlock, b), dtype, kernels) for b in plain.blocks]
+        self._fusions = [_Fusion(cast(Fusion, f), dtype, kernels) for f in plain.fusions]
 
     def forward(
         self,
@@ -102,7 +114,7 @@ class FusedCell(FastPart):
             else:
                 self._rows_from(common, parts[-1], to)
 
-        for_chunks(work, len(top), self._chunk_rows(inputs))
+        self._kernels.over_rows(work, len(top), self._chunk_rows(inputs))
         return out
 
     def _rows(self, state: list[Tensor], top: Tensor, out: list[Tensor]) -> None:
@@ -138,7 +150,7 @@ class FusedCell(FastPart):
             paths = [fusion.from_below(blocks) for fusion in self._fusions]
             made.append(_Common(state[0], self._blocks[0].widen(state[0]), blocks, paths))
 
-        for_chunks(work, 1, 1)  # inside one thread, as all rows are
+        self._kernels.over_rows(work, 1, 1)  # inside one thread, as all rows are
         return made[0]
 
     def _chunk_rows(self, parts: list[Tensor]) -> int:
@@ -178,28 +190,19 @@ def _repeated(row: Tensor, rows: int) -> Tensor:  # (1, c, H, W) -> (rows, c, H,
     return _new_rows(row, rows).copy_(row)
 
 
-class _Norm:
-    """What a kernel needs of a GroupNorm, kept in float32 whatever the precision."""
-
-    def __init__(self, norm: nn.Module) -> None:
-        assert isinstance(norm, nn.GroupNorm)
-        one, zero = torch.ones(norm.num_channels), torch.zeros(norm.num_channels)
-        weight = one if norm.weight is None else norm.weight.detach().float()
-        bias = zero if norm.bias is None else norm.bias.detach().float()
-        self.affine = torch.stack([weight, bias]).cpu().numpy()  # (2, C)
-        self.groups, self.eps = norm.num_groups, norm.eps
-
-
 class _Block:
     """`ResidualBlock`: two convolutions and two kernels."""
 
-    def __init__(self, block: ResidualBlock, dtype: torch.dtype) -> None:
-        self.conv1, self.conv2 = FastConv(block.conv1, dtype), FastConv(block.conv2, dtype)
-        self.norms = [_Norm(norm) for norm in (block.norm1, block.norm2, block.norm3)]
+    def __init__(self, block: ResidualBlock, dtype: torch.dtype, kernels: CellKernels) -> None:
+        self._kernels = kernels
+        self.conv1 = FastConv(block.conv1, dtype, kernels.device)
+        self.conv2 = FastConv(block.conv2, dtype, kernels.device)
+        norms = (block.norm1, block.norm2, block.norm3)
+        self.first, self.second, self.third = (norm_of(kernels, norm) for norm in norms)
         self.expansion = len(self.conv1.weight) // len(self.conv2.weight)
 
     def __call__(self, z: Tensor, injection: Tensor | None) -> Tensor:  # shapes (rows, c, H, W)
-        parts = [slice(*part) for part in chunks(len(z), _rows_at_once(z, self.expansion), 1)]
+        parts = self._kernels.parts(len(z), _rows_at_once(z, self.expansion))
         if len(parts) == 1:
             return self._rows(z, injection)
         made = [self._rows(z[p], None if injection is None else injection[p]) for p in parts]
@@ -213,55 +216,46 @@ class _Block:
     def widen(self, z: Tensor) -> Tensor:
         """Return what both convolutions make of a state."""
         wide = self.conv1(z)
-        _norm_relu(wide, self.norms[0])
+        self._kernels.norm_relu(wide, self.first)
         return self.conv2(wide)
 
     def end(self, out: Tensor, z: Tensor, injection: Tensor | None) -> None:
         """Replace that by what the block gives."""
-        _, second, third = self.norms
-        state = _array(z)
-        added = state if injection is None else _array(injection)
-        _kernels().end_block(
-            _array(out),
-            injection is not None,
-            added,
-            state,
-            second.affine,
-            third.affine,
-            second.groups,
-            second.eps,
-        )
+        self._kernels.end_block(out, injection, z, self.second, self.third)
 
 
 class _Path:
     """From one resolution to another: convolutions, and kernels between them, but the last norm."""
 
-    def __init__(self, path: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, path: nn.Module, dtype: torch.dtype, kernels: CellKernels) -> None:
         assert isinstance(path, nn.Sequential)
-        self.convs = [FastConv(part, dtype) for part in path if isinstance(part, nn.Conv2d)]
-        self.norms = [_Norm(part) for part in path if isinstance(part, nn.GroupNorm)]
+        self._kernels = kernels
+        convs = [part for part in path if isinstance(part, nn.Conv2d)]
+        self.convs = [FastConv(conv, dtype, kernels.device) for conv in convs]
+        *between, self.last_norm = [part for part in path if isinstance(part, nn.GroupNorm)]
+        self.norms = [norm_of(kernels, norm) for norm in between]
 
     def __call__(self, x: Tensor) -> Tensor:  # (rows, c_from, H, W) -> (rows, c_to, H', W')
-        for conv, norm in zip(self.convs[:-1], self.norms, strict=False):
+        for conv, norm in zip(self.convs[:-1], self.norms, strict=True):
             x = conv(x)
-            _norm_relu(x, norm)
+            self._kernels.norm_relu(x, norm)
         return self.convs[-1](x)
 
 
 class _Fusion:
     """`Fusion`: the convolutions of all paths, one kernel for their sum, one for the end."""
 
-    def __init__(self, fusion: Fusion, dtype: torch.dtype) -> None:
+    def __init__(self, fusion: Fusion, dtype: torch.dtype, kernels: CellKernels) -> None:
+        self._kernels = kernels
         self.into = fusion.into
         self.paths = {
-            source: _Path(path, dtype)
+            source: _Path(path, dtype, kernels)
             for source, path in enumerate(fusion.paths)
             if source != self.into
         }
-        last = [path.norms[-1] for path in self.paths.values()]
-        self.weights = np.stack([norm.affine for norm in last])  # (S, 2, C)
-        self.groups, self.eps = last[0].groups, last[0].eps
-        self.conv, self.norm = FastConv(fusion.conv, dtype), _Norm(fusion.norm)
+        self.norms = norms_of(kernels, [path.last_norm for path in self.paths.values()])
+        self.conv = FastConv(fusion.conv, dtype, kernels.device)
+        self.norm = norm_of(kernels, fusion.norm)
 
     def from_below(self, blocks: list[Tensor]) -> dict[int, Tensor]:
         """Return what comes from the blocks of all but the highest resolution, by source."""
@@ -275,36 +269,5 @@ class _Fusion:
             for source, path in self.paths.items()
         ]
         total = torch.empty_like(base, memory_format=_LAST)
-        sizes = tuple((path.shape[2], path.shape[3]) for path in paths)
-        _kernels().fuse(
-            _array(base),
-            tuple(_array(path) for path in paths),
-            self.weights,
-            *_sources(sizes, base.shape[2], base.shape[3]),
-            self.groups,
-            self.eps,
-            _array(total),
-        )
-        weight, bias = self.norm.affine
-        mixed = self.conv(total)
-        _kernels().norm(_array(mixed), _array(to), weight, bias, self.norm.groups, self.norm.eps)
-
-
-def _norm_relu(x: Tensor, norm: _Norm) -> None:
-    weight, bias = norm.affine
-    _kernels().norm_relu(_array(x), weight, bias, norm.groups, norm.eps)
-
-
-@lru_cache(maxsize=64)
-def _sources(
-    sizes: tuple[tuple[int, int], ...], height: int, width: int
-) -> tuple[np.ndarray, np.ndarray]:  # (S, height), (S, width) int64
-    """Return which line and pixel of each source stands where in an image of the given size."""
-    rows = np.stack([_nearest(h, height) for h, _ in sizes])
-    return rows, np.stack([_nearest(w, width) for _, w in sizes])
-
-
-def _nearest(count: int, wanted: int) -> np.ndarray:  # (wanted,) int64
-    # PyTorch's own rounding, by asking it.
-    places = torch.arange(count, dtype=torch.float32)[None, None]
-    return F.interpolate(places, size=wanted, mode="nearest")[0, 0].long().numpy()
+        self._kernels.fuse(base, paths, self.norms, total)
+        self._kernels.norm(self.conv(total), to, self.norm)

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from deqcert.errors import ConfigurationError
+from deqcert.models.agreement import drop_parts_that_disagree
 from deqcert.models.equilibrium import EquilibriumModel
 from deqcert.models.fast_part import FastPart
 from deqcert.models.fused_cell import fused_cell
 from deqcert.models.fused_ends import fused_end
+from deqcert.models.graphs import CudaRecorder, RecordedSolves
 from deqcert.models.layers import Logits, fold_batch_norm
 from deqcert.models.mdeq_cell import MDEQCell
 
@@ -27,7 +29,8 @@ def inference_copy(
     Every submodule with a `fold()` method gives way to what that returns, and inside an
     `nn.Sequential` a convolution followed by BatchNorm becomes one convolution. On the CPU cell,
     stem and head of an MDEQ give way to their fast forms (`fused_cell`, `fused_ends`), if numba is
-    there. All are exact up to rounding.
+    there; on a GPU the cell alone, if Triton is there and what it compiles agrees with the plain
+    cell. All are exact up to rounding. On a GPU solves of fixed steps are replayed (`graphs`).
 
     Args:
         model: Any equilibrium model.
@@ -37,6 +40,9 @@ def inference_copy(
 
     Raises:
         ConfigurationError: A submodule stays in training mode (THEORY 7.5).
+
+    Warns:
+        PerformanceWarning: Fast parts of a GPU are left out because they fail or disagree.
     """
     folded = copy.deepcopy(model).eval()
     stubborn = [name for name, part in folded.named_modules() if part.training]
@@ -48,7 +54,11 @@ def inference_copy(
     folded = folded.to(device=device, dtype=dtype)
     if dtype in (torch.bfloat16, torch.float16):
         _restore_logits(folded, exact)
-    return folded.requires_grad_(False)
+    folded.requires_grad_(False)
+    drop_parts_that_disagree(folded)
+    on_gpu = next(folded.parameters(), torch.empty(0)).device.type == "cuda"
+    folded.recorded_solves = RecordedSolves(CudaRecorder) if on_gpu else None
+    return folded
 
 
 def _restore_logits(model: nn.Module, exact: list[Logits]) -> None:
@@ -61,18 +71,21 @@ def _restore_logits(model: nn.Module, exact: list[Logits]) -> None:
 def _fuse(model: nn.Module, dtype: torch.dtype | None, device: torch.device | str | None) -> None:
     """Replace parts that have a faster form for this precision and device."""
     like = next(model.parameters(), torch.empty(0))
-    if torch.device(device or like.device).type != "cpu":
-        return
+    wanted, place = dtype or like.dtype, torch.device(device or like.device)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            wanted = dtype or like.dtype
-            is_cell = type(child) is MDEQCell
-            fast = fused_cell(child, wanted) if is_cell else fused_end(child, wanted)
+            fast = _faster(child, wanted, place)
             if fast is not child:
                 setattr(parent, name, fast)
     if any(isinstance(part, FastPart) for part in model.modules()):
         # What the parts are given lies in memory as they need it.
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def _faster(part: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    if type(part) is MDEQCell:
+        return fused_cell(part, dtype, device)
+    return fused_end(part, dtype) if device.type == "cpu" else part
 
 
 def _fold_children(parent: nn.Module) -> None:

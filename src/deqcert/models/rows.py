@@ -119,6 +119,29 @@ def _solve_chunk(
 ) -> tuple[Tensor, Solution]:
     count = x.shape[0]
     size = next(size for size in sizes if size >= count)
+
+    def solved(inputs: Any) -> tuple[Any, ...]:
+        images, start = inputs
+        return _solve_padded(model, images, start, spec, size, sizes)
+
+    # Which operations a solve is must be known beforehand: no early stops, and no padding, since a
+    # start may be made of the real rows alone.
+    if model.recorded_solves is None or spec.tol > 0 or count != size:
+        logits, *rest = solved((x, state0))
+    else:
+        logits, *rest = model.recorded_solves(model, (spec, *sizes), solved, (x, state0))
+    return logits, Solution(*rest)
+
+
+def _solve_padded(
+    model: EquilibriumModel,
+    x: Tensor,  # (batch, C, H, W), at most `size` rows
+    state0: State | None,
+    spec: SolverSpec,
+    size: int,
+    sizes: Sequence[int],
+) -> tuple[Any, ...]:  # logits, then the fields of `Solution`
+    count = x.shape[0]
     # The solver sees the real rows alone and pads each cell evaluation itself, so that padding
     # neither takes steps of its own nor keeps a finished batch running.
     injection = _cut(model.inject(_pad(x, size)), 0, count)
@@ -128,7 +151,9 @@ def _solve_chunk(
         state, first = state0, None
     solution = solve(model.cell, state, injection, spec=spec, sizes=tuple(sizes), first=first)
     logits = model.classify(map_tree(lambda part: _pad(part, size), solution.state))
-    return logits[:count], solution
+    s = solution
+    fields = s.state, s.status, s.steps, s.residual, s.cell_evaluations, s.rows_evaluated
+    return logits[:count], *fields
 
 
 def _share(rows: int, threads: int, sizes: Sequence[int]) -> int:

@@ -33,6 +33,11 @@ NO_CLASS = -1
 
 _PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 _HISTORY_BYTES = 2 * 1024**3
+_FAST_CELLS = {
+    "cpu": ("the CPU", "pip install 'deqcert[fast]'"),
+    "cuda": ("a GPU", "it needs Triton and an NVIDIA GPU of compute capability 8.0 or more"),
+}
+"""Where fast cells are to be had, and what they need there."""
 
 
 @dataclass(frozen=True)
@@ -139,20 +144,21 @@ class ReferenceClassifier:
         self.dtype = _PRECISIONS[precision]
         self.precision = precision
         self.spec = spec
-        self.model = inference_copy(model, dtype=self.dtype, device=self.device)
-        if self.dtype == torch.bfloat16 and lacks_fast_cell(self.model):
-            raise ConfigurationError(
-                "bfloat16 on the CPU is defined by the fast cell: pip install 'deqcert[fast]'; the "
-                "plain one rounds elsewhere, which makes it another classifier under the same name"
-            )
-        self.digest = weights_digest(model)
-        self.input_shape = model.input_shape
-        self.num_classes = int(model.num_classes)
         if self.device.type == "cuda":
             # TF32 is another, coarser classifier than the one a certificate names (THEORY 1.1).
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cudnn.benchmark = False
+        self.model = inference_copy(model, dtype=self.dtype, device=self.device)
+        if self.dtype == torch.bfloat16 and lacks_fast_cell(self.model):
+            where, needs = _FAST_CELLS[self.device.type]
+            raise ConfigurationError(
+                f"bfloat16 on {where} is defined by the fast cell: {needs}; the "
+                "plain one rounds elsewhere, which makes it another classifier under the same name"
+            )
+        self.digest = weights_digest(model)
+        self.input_shape = model.input_shape
+        self.num_classes = int(model.num_classes)
         self.hardware = HardwareBatch(BATCH_SIZES[-1])
         probes = probe_images(self.input_shape, sigma).to(device=self.device, dtype=self.dtype)
         self.margin = measured_margin(self.model, spec, probes, self.hardware)
