@@ -82,6 +82,9 @@ class RecordedSolves:
         self._warned = False
         self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        return len(self._recordings)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> RecordedSolves:
         return RecordedSolves(self._make)
 
@@ -182,7 +185,7 @@ class _Recording:
     """One solve on memory of its own."""
 
     def __init__(self, recorder: Recorder, work: Work, inputs: Any) -> None:
-        own = map_tree(torch.clone, inputs)
+        own = map_tree(_copy, inputs)
         self._inputs = leaves(own)
         self._replay, self._results = recorder.record(lambda: work(own))
 
@@ -191,11 +194,11 @@ class _Recording:
         for own, given in zip(self._inputs, leaves(inputs), strict=True):
             own.copy_(given)
         self._replay()
-        return map_tree(torch.clone, self._results)
+        return map_tree(_copy, self._results)
 
     def repeats(self, work: Work, inputs: Any, result: Any) -> bool:
         """Return whether it gives the work's own results, for rows in another order too."""
-        turned = map_tree(lambda x: torch.empty_like(x).copy_(x.roll(1, 0)), inputs)
+        turned = map_tree(lambda x: _copy(x).copy_(x.roll(1, 0)), inputs)
         return _same_bits(self(turned), work(turned)) and _same_bits(self(inputs), result)
 
 
@@ -230,6 +233,15 @@ class CudaRecorder:
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             results = work()
         return graph.replay, results
+
+
+def _copy(x: Tensor) -> Tensor:  # same shape
+    """Return a copy that lies in memory as `x` does: kernels may round by that.
+
+    Raises:
+        RuntimeError: Several of its numbers share their memory.
+    """
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x)
 
 
 def _same_bits(found: Any, expected: Any) -> bool:

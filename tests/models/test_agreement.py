@@ -1,0 +1,96 @@
+"""What a compiler made for a GPU is looked at before it is used, and left out if it is wrong."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+from deqcert.errors import ConfigurationError, PerformanceWarning
+from deqcert.models import agreement, build, fused_cell, inference_copy
+from deqcert.models.fused_cell import FusedCell, lacks_fast_cell
+from deqcert.models.mdeq_cell import MDEQCell
+from deqcert.smoothing.classifier import ReferenceClassifier
+from deqcert.solvers import SolverSpec
+
+pytest.importorskip("numba")
+from deqcert.models.cpu_kernels import CpuKernels
+
+SPEC = SolverSpec.parse("picard:2")
+
+
+class Wrong(CpuKernels):
+    """One operation left out: that of the last normalisation."""
+
+    def norm(self, x, out, norm):
+        out.copy_(x)
+
+
+class Failing(CpuKernels):
+    def fuse(self, *arguments):
+        raise OSError("Failed to find C compiler. Please specify via CC environment variable.\n...")
+
+
+class NotANumber(CpuKernels):
+    def norm_relu(self, x, norm):
+        x.fill_(torch.nan)
+
+
+BROKEN = [(Wrong, "the two differ by"), (Failing, "Failed to find C compiler"), (NotANumber, "nan")]
+
+
+@pytest.fixture
+def looked_at(monkeypatch):
+    """Kernels to build fast cells with, taken for those of a GPU: they are looked at."""
+
+    def use(kernels):
+        monkeypatch.setattr(fused_cell, "_kernels_for", lambda cell, device: kernels())
+        monkeypatch.setattr(agreement, "_tested", lambda part: not isinstance(part, FusedCell))
+
+    return use
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_agrees_is_kept(looked_at, dtype):
+    looked_at(CpuKernels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = inference_copy(build("mdeq-digits"), dtype=dtype)
+    assert isinstance(model.f, FusedCell)
+    assert not lacks_fast_cell(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("kernels", "why"), BROKEN)
+def test_what_is_wrong_is_left_out(looked_at, kernels, why, dtype):
+    looked_at(kernels)
+    with pytest.warns(PerformanceWarning, match=why):
+        model = inference_copy(build("mdeq-digits"), dtype=dtype)
+    assert type(model.f) is MDEQCell
+    assert lacks_fast_cell(model)
+
+
+def test_bfloat16_is_then_refused_and_float32_plain(looked_at):
+    looked_at(Failing)
+    model = build("mdeq-digits").eval()
+    with pytest.warns(PerformanceWarning), pytest.raises(ConfigurationError, match="fast cell"):
+        ReferenceClassifier(model, SPEC, sigma=0.5, precision="bfloat16")
+    with pytest.warns(PerformanceWarning):
+        classifier = ReferenceClassifier(model, SPEC, sigma=0.5)
+    assert type(classifier.model.f) is MDEQCell
+
+
+def test_the_margin_covers_what_is_within_rounding_of_the_plain_cell(looked_at):
+    class Rounding(CpuKernels):
+        """Errs by far more than rounding, and by far less than wrong code."""
+
+        def norm(self, x, out, norm):
+            super().norm(x, out, norm)
+            out.mul_(1.0 + 2.0**-12)
+
+    model = build("mdeq-digits").eval()
+    looked_at(CpuKernels)
+    usual = ReferenceClassifier(model, SPEC, sigma=0.5).margin
+    looked_at(Rounding)
+    assert ReferenceClassifier(model, SPEC, sigma=0.5).margin >= 16 * usual

@@ -1,0 +1,106 @@
+"""The Triton kernels without a GPU: by Triton's interpreter, and compiled for other machines.
+
+What runs in the interpreter is `interpreted_triton.py`, in a process of its own: Triton reads
+TRITON_INTERPRET when it is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from deqcert.models import build
+from tests.models.launched import Launch, launches_of
+
+triton = pytest.importorskip("triton", reason="Triton is not installed")
+
+ROOT = Path(__file__).parents[2]
+MODELS = ("mdeq-digits", "mdeq-small", "mdeq-large")
+EVERY = bool(os.environ.get("DEQCERT_EVERY_KERNEL"))
+"""Whether to compile all shapes for all GPUs: minutes."""
+
+
+def test_by_the_interpreter():
+    environment = {
+        **os.environ,
+        "TRITON_INTERPRET": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+    }
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs"]
+    done = subprocess.run(
+        [*command, "tests/models/interpreted_triton.py"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    (passed,) = re.findall(r"(\d+) passed", done.stdout)
+    assert int(passed) > 60
+    assert "skipped" not in done.stdout
+
+
+def chosen(model: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    """Launch and compute capability: each kernel at the highest and at the lowest resolution."""
+    launches = launches_of(build(model).eval(), dtype, monkeypatch)
+    kernels = {launch.kernel for launch in launches}
+    assert kernels == {"norm", "end_block", "fuse"}
+    if EVERY:
+        return [(launch, capability) for launch in launches for capability in (80, 90)]
+    of = {name: [launch for launch in launches if launch.kernel == name] for name in kernels}
+    return [pair for some in of.values() for pair in ((some[0], 90), (some[-1], 80))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("model", MODELS)
+def test_compiled_for_gpus_that_are_not_here(model, dtype, monkeypatch, tmp_path):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    with monkeypatch.context() as noting:
+        pairs = chosen(model, dtype, noting)
+    for launch, capability in pairs:
+        compiled = _compiled(launch, capability)
+        assert f".target sm_{capability}" in compiled.asm["ptx"], launch
+        assert len(compiled.asm["cubin"]) > 1000, launch
+        assert _stack(compiled.asm["cubin"], tmp_path) == 0, launch  # registers suffice
+        assert "fma.rn.f32" not in compiled.asm["ptx"], launch
+        if dtype == torch.bfloat16:
+            assert "cvt.rn.bf16" in compiled.asm["ptx"], launch
+            assert "cvt.rz" not in compiled.asm["ptx"], launch
+        assert compiled.metadata.shared < 48 << 10, launch
+
+
+def _stack(machine_code: bytes, folder: Path) -> int:
+    """Return the bytes of memory that stand in for registers."""
+    (folder / "cubin").write_bytes(machine_code)
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    command = [tool, "--dump-resource-usage", folder / "cubin"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (stack,) = re.findall(r"STACK:(\d+)", said)
+    return int(stack)
+
+
+def _compiled(launch: Launch, capability: int):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from deqcert.models.triton_kernels import KERNELS
+
+    kernel, constants = KERNELS[launch.kernel], dict(launch.constants)
+    types = iter(launch.types)
+    signature = {n: "constexpr" if n in constants else next(types) for n in kernel.arg_names}
+    pointers = [i for i, n in enumerate(kernel.arg_names) if signature[n].startswith("*")]
+    source = ASTSource(
+        kernel,
+        signature,
+        constexprs=constants,
+        attrs={(i,): [["tt.divisibility", 16]] for i in pointers},
+    )
+    target = GPUTarget("cuda", capability, 32)
+    return triton.compile(source, target=target, options=dict(launch.options))
