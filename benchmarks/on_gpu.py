@@ -2,12 +2,13 @@
 
     python benchmarks/on_gpu.py --minutes 9 --out benchmarks/results/on_gpu
 
-Standard certificates of random images, every model, precision, solver and stream of noise in turn.
-Beside each certificate: the cell evaluations of one hardware batch alone; the same recorded once as
-a CUDA graph and replayed, which is what is left when launches cost nothing; and the share of the
-peak, that of a large matrix product in the same run. What is there is not measured again, and after
-`--minutes` nothing further is begun (exit code 75): machines lent for minutes add up. OUT.md is the
-table. `--device cpu` shows that it works, no more.
+Standard certificates of random images, every model, precision, solver and stream of noise in turn,
+each in three ways: by the plain cell, by the fused one (Triton kernels between convolutions), and
+by that one with its solves replayed as CUDA graphs, as certificates are made. Beside each: the
+solves of one hardware batch alone; the share of the peak, that of a large matrix product in the
+same run; and what did compute: which cell, and how many solves are recorded. What is there is not
+measured again, and after `--minutes` nothing further is begun (exit code 75): machines lent for
+minutes add up. OUT.md is the table. `--device cpu` shows that it works, no more.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import argparse
 import itertools
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +31,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import deqcert as dc
 from deqcert.models import solve_rows
+from deqcert.models.fast_part import plain_parts
+from deqcert.models.graphs import unrecorded
 
 PAUSED = 75
-STREAMS = ("host", "device")
+STREAMS = ("device", "host")
+WAYS = ("plain", "fused", "graphs")
+_UNTIL_RECORDED = 6
 
 
 def timed(work: Callable[[], Any], device: torch.device, repeats: int = 5) -> float:
@@ -50,20 +57,15 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def replayed(work: Callable[[], Any], device: torch.device) -> float | None:
-    """Return the seconds of `work` replayed as a CUDA graph; None where there are none."""
-    if device.type != "cuda":
-        return None
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # what is made once must be made before the recording
-        for _ in range(3):
-            work()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return timed(graph.replay, device)
+@contextmanager
+def way(model: Any, name: str) -> Iterator[None]:
+    """Let a model solve by the plain cell, by the fused one, or by replayed graphs of it."""
+    with ExitStack() as stack:
+        if name != "graphs":
+            stack.enter_context(unrecorded(model))
+        if name == "plain":
+            stack.enter_context(plain_parts(model))
+        yield
 
 
 def peak(device: torch.device, dtype: torch.dtype) -> float:
@@ -87,9 +89,11 @@ def measure(ours: dc.Certifier, draws: int) -> dict[str, Any]:
     with FlopCounterMode(display=False) as counter:
         solves()
     operations = counter.get_total_flops() / rows
+    for _ in range(_UNTIL_RECORDED):
+        solves()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    alone, graph = timed(solves, device), replayed(solves, device)
+    alone, recorded = timed(solves, device), classifier.model.recorded_solves
     certify(ours, images[0], 0, seed=1)  # warms up
     seconds = certify(ours, images[0], 0, seed=0)["seconds"]
     return {
@@ -97,29 +101,38 @@ def measure(ours: dc.Certifier, draws: int) -> dict[str, Any]:
         "gigaflops_per_draw": operations / 1e9,
         "ms_per_draw": 1000 * seconds / draws,
         "solves_ms_per_draw": 1000 * alone / rows,
-        "replayed_ms_per_draw": None if graph is None else 1000 * graph / rows,
+        "cell": type(getattr(classifier.model, "f", None)).__name__,
+        "recordings": 0 if recorded is None else len(recorded),
         "share_of_peak": operations * draws / seconds / peak(device, classifier.dtype),
         "peak_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     }
 
 
+def measured(name: str, changes: dict[str, Any], work: Work, how: str) -> dict[str, Any]:
+    """Return the times of a model computed in one way."""
+    ours = certifier(load(name), work, **changes)
+    with way(ours.classifier.model, how):
+        return {"way": how, **measure(ours, work.draws)}
+
+
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the results as a Markdown table."""
-    head = ["model, precision, solver, noise", "rows", "ms per draw", "solves alone"]
-    head += ["as a graph", "over solves", "of the peak", "peak memory"]
+    head = ["model, precision, solver, noise, way", "rows", "ms per draw", "solves alone"]
+    head += ["over solves", "of the peak", "peak memory", "cell", "recordings"]
     body = []
     for key, row in results.items():
-        graph, memory = row["replayed_ms_per_draw"], row["peak_bytes"]
+        memory = row["peak_bytes"]
         body.append(
             [
                 key,
                 str(row["rows"]),
                 f"{row['ms_per_draw']:.4f}",
                 f"{row['solves_ms_per_draw']:.4f}",
-                "-" if graph is None else f"{graph:.4f}",
                 f"{row['ms_per_draw'] / row['solves_ms_per_draw']:.2f}",
                 f"{100 * row['share_of_peak']:.1f} %",
                 "-" if memory is None else f"{memory / 1e6:.0f} MB",
+                row["cell"],
+                str(row["recordings"]),
             ]
         )
     return markdown(head, body)
@@ -133,6 +146,8 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", default=["mdeq-small-s050", "mdeq-large:random"])
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--solvers", nargs="+", default=["picard:3", "anderson:30"])
+    parser.add_argument("--streams", nargs="+", default=list(STREAMS), choices=STREAMS)
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--n", type=int, default=10_000, help="draws of a certificate")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin nothing later")
     parser.add_argument("--again", action="store_true", help="measure everything once more")
@@ -140,9 +155,9 @@ def main() -> int:
     end = time.monotonic() + 60 * options.minutes
     settings = {"n": options.n, "device": options.device}
     ledger = Ledger(options.out.with_suffix(".json"), settings, again=options.again)
-    ways = (options.models, options.precisions, options.solvers, STREAMS)
-    for name, precision, solver, stream in itertools.product(*ways):
-        key = f"{name}, {precision}, {solver}, {stream}"
+    cases = (options.models, options.precisions, options.solvers, options.streams, options.ways)
+    for name, precision, solver, stream, how in itertools.product(*cases):
+        key = f"{name}, {precision}, {solver}, {stream}, {how}"
         if key not in ledger.results and time.monotonic() >= end:
             return PAUSED
         changes = {
@@ -153,10 +168,7 @@ def main() -> int:
         }
         work = Work(n=options.n)
 
-        def found(name: str = name, changes: Any = changes, work: Work = work) -> dict[str, Any]:
-            return measure(certifier(load(name), work, **changes), work.draws)
-
-        row = ledger.measure(key, found)
+        row = ledger.measure(key, partial(measured, name, changes, work, how))
         console.print(f"{key}: {row['ms_per_draw']:.4f} ms per draw")
         options.out.with_suffix(".md").write_text(table(ledger.results), encoding="utf-8")
     return 0

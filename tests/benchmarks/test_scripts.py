@@ -102,12 +102,13 @@ def test_on_gpu_stops_in_time_and_goes_on(tmp_path, call):
     assert not out.with_suffix(".json").exists()
     call(on_gpu.main, line)
     results = read(out.with_suffix(".json"))["results"]
-    host, device = results.values()
-    assert host["gigaflops_per_draw"] == device["gigaflops_per_draw"] > 0
+    assert [key.split(", ")[-2:] for key in results] == [
+        [stream, way] for stream in ("device", "host") for way in ("plain", "fused", "graphs")
+    ]
     assert all(0 < row["share_of_peak"] < 1 for row in results.values())
-    assert all(
-        row["ms_per_draw"] > 0 and row["replayed_ms_per_draw"] is None for row in (host, device)
-    )
+    assert all(row["ms_per_draw"] > 0 and row["gigaflops_per_draw"] > 0 for row in results.values())
+    assert {row["recordings"] for row in results.values()} == {0}  # a CPU has no graphs
+    assert len(out.with_suffix(".md").read_text().splitlines()) == 2 + len(results)
     before = out.with_suffix(".json").read_bytes()
     call(on_gpu.main, f"{line} --minutes 0")
     assert out.with_suffix(".json").read_bytes() == before
