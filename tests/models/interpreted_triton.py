@@ -211,7 +211,7 @@ def distance(x: Tensor, y: Tensor) -> float:
 
 @torch.no_grad()
 @precisions
-@pytest.mark.parametrize("name", ["1", "3", "even", "mdeq-digits"])
+@pytest.mark.parametrize("name", ["1", "even", "mdeq-digits"])
 def test_the_cell_is_the_plain_one_and_that_of_numba(name, dtype):
     exact, numba, ours = made(name, dtype)
     state, top = start(ours, 2, dtype)
@@ -243,9 +243,13 @@ def test_bits_do_not_depend_on_the_batch(dtype, monkeypatch):
 @torch.no_grad()
 @precisions
 def test_whole_solves(dtype):
-    exact, numba, ours = made("even", dtype)
-    x = torch.rand(3, *ours.input_shape).to(dtype)
-    for spec in ("picard:3", "anderson:4"):
-        got, expected = solve_rows(ours, x, spec), solve_rows(exact, x.double(), spec)
-        assert distance(got[0], expected[0]) < {SINGLE: 1e-5, HALF: 0.1}[dtype]
-        assert distance(got[0], solve_rows(numba, x, spec)[0]) < {SINGLE: 1e-5, HALF: 0.1}[dtype]
+    exact, numba, ours = made("3", dtype)
+    x = torch.rand(2, *ours.input_shape).to(dtype)
+    spec = {SINGLE: "anderson:3", HALF: "picard:3"}[dtype]
+
+    def solved(model, images):
+        return solve_rows(model, images, spec, sizes=(2,))[0]
+
+    got = solved(ours, x)
+    assert distance(got, solved(exact, x.double())) < {SINGLE: 1e-5, HALF: 0.1}[dtype]
+    assert distance(got, solved(numba, x)) < {SINGLE: 1e-5, HALF: 0.1}[dtype]

@@ -8,8 +8,10 @@ rest can be tested without a GPU.
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -273,8 +275,8 @@ def test_copies_begin_without_any():
     assert len(copied.recorded_solves) == 0
     again_and_again(copied)
     assert recorder.recorded == 2
-    sent = pickle.loads(pickle.dumps(RecordedSolves(CudaRecorder)))
-    assert sent._make is CudaRecorder
+    sent = pickle.loads(pickle.dumps(RecordedSolves(partial(CudaRecorder, torch.device("cuda")))))
+    assert sent._make.func is CudaRecorder
     assert len(sent) == 0
 
 
@@ -291,3 +293,103 @@ def test_not_a_number_is_the_same_as_itself(model):
         logits, _ = solve_rows(model, x, "picard:2")
         assert bool(logits[3].isnan().all())
     assert recorder.replayed > 2
+
+
+class Here:
+    """Notes what is entered, as contexts of `torch.cuda` are."""
+
+    def __init__(self, log, *what):
+        self.log, self.what = log, what
+
+    def __enter__(self):
+        self.log.append(("enter", *self.what))
+
+    def __exit__(self, *error):
+        self.log.append(("leave", *self.what))
+
+
+class Cuda:
+    """What the recorder asks of `torch.cuda`, written down."""
+
+    def __init__(self):
+        self.log, self.capturing, self.current = [], False, "stream 0"
+
+    def graph_pool_handle(self):
+        return "pool"
+
+    def current_stream(self, device=None):
+        return Line(self.log, self.current)
+
+    def is_current_stream_capturing(self):
+        return self.capturing
+
+    def Stream(self):  # noqa: N802
+        return Line(self.log, "side")
+
+    def device(self, device):
+        return Here(self.log, str(device))
+
+    def stream(self, stream):
+        return Here(self.log, stream.name)
+
+    def CUDAGraph(self):  # noqa: N802
+        return Replayed(self.log)
+
+    def graph(self, graph, *, pool, capture_error_mode):
+        return Here(self.log, "graph", pool, capture_error_mode)
+
+
+class Line:
+    def __init__(self, log, name):
+        self.log, self.name = log, name
+
+    def __eq__(self, other):
+        return self.name == other.name
+
+    def wait_stream(self, other):
+        self.log.append((self.name, "waits for", other.name))
+
+
+class Replayed:
+    def __init__(self, log):
+        self.log = log
+
+    def replay(self):
+        self.log.append("replay")
+
+
+def test_what_is_asked_of_cuda(monkeypatch):
+    cuda = Cuda()
+    monkeypatch.setattr(torch, "cuda", cuda)
+    recorder = CudaRecorder(torch.device("cuda", 1))
+    assert recorder.ready()
+    cuda.log.clear()
+    replay, results = recorder.record(lambda: cuda.log.append("work") or "results")
+    assert results == "results"
+    side, graph = ("enter", "side"), ("enter", "graph", "pool", "thread_local")
+    assert cuda.log == [
+        ("enter", "cuda:1"),
+        ("side", "waits for", "stream 0"),
+        side,
+        *["work"] * graphs._WARM_UPS,
+        ("leave", *side[1:]),
+        ("stream 0", "waits for", "side"),
+        graph,
+        "work",
+        ("leave", *graph[1:]),
+        ("leave", "cuda:1"),
+    ]
+    cuda.log.clear()
+    replay()
+    assert cuda.log == [("enter", "cuda:1"), "replay", ("leave", "cuda:1")]
+    cuda.current = "another"
+    assert not recorder.ready()
+    cuda.current, cuda.capturing = "stream 0", True
+    assert not recorder.ready()
+
+
+def test_that_is_what_pytorch_has():
+    contexts = inspect.signature(torch.cuda.graph.__init__).parameters
+    assert {"cuda_graph", "pool", "capture_error_mode"} <= set(contexts)
+    names = ("graph_pool_handle", "current_stream", "Stream", "device", "stream", "CUDAGraph")
+    assert all(hasattr(torch.cuda, name) for name in (*names, "is_current_stream_capturing"))

@@ -80,7 +80,7 @@ class RecordedSolves:
         self._refused: set[Hashable] = set()
         self._recordings: dict[Hashable, _Recording] = {}
         self._warned = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def __len__(self) -> int:
         return len(self._recordings)
@@ -207,21 +207,36 @@ class CudaRecorder:
 
     That is safe because they are replayed one at a time, on the stream of the first recording: each
     writes its working memory before it reads it, and its results stay allocated.
+
+    Args:
+        device: The GPU.
     """
 
     device_type = "cuda"
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.current_stream()
+        self._stream = torch.cuda.current_stream(device)
 
     def ready(self) -> bool:
         """Return whether this is the stream of the recordings, and nobody else records on it."""
-        here = torch.cuda.current_stream()
-        return here == self._stream and not torch.cuda.is_current_stream_capturing()
+        with torch.cuda.device(self._device):
+            here = torch.cuda.current_stream()
+            return here == self._stream and not torch.cuda.is_current_stream_capturing()
 
     def record(self, work: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
         """Return what replays the work, and the tree it writes to each time."""
+        with torch.cuda.device(self._device):
+            graph, results = self._recorded(work)
+
+        def replay() -> None:
+            with torch.cuda.device(self._device):
+                graph.replay()
+
+        return replay, results
+
+    def _recorded(self, work: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
         side = torch.cuda.Stream()
         side.wait_stream(self._stream)
         with torch.cuda.stream(side):  # what is made once must be made before the recording
@@ -232,7 +247,7 @@ class CudaRecorder:
         # Other threads may go on allocating, and copying noise to the device.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             results = work()
-        return graph.replay, results
+        return graph, results
 
 
 def _copy(x: Tensor) -> Tensor:  # same shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import torch
 from torch import nn
@@ -56,8 +57,9 @@ def inference_copy(
         _restore_logits(folded, exact)
     folded.requires_grad_(False)
     drop_parts_that_disagree(folded)
-    on_gpu = next(folded.parameters(), torch.empty(0)).device.type == "cuda"
-    folded.recorded_solves = RecordedSolves(CudaRecorder) if on_gpu else None
+    place = next(folded.parameters(), torch.empty(0)).device
+    on_gpu = place.type == "cuda"
+    folded.recorded_solves = RecordedSolves(partial(CudaRecorder, place)) if on_gpu else None
     return folded
 
 
