@@ -233,9 +233,9 @@ def test_bits_do_not_depend_on_the_batch(dtype, monkeypatch):
     monkeypatch.setattr(
         F, "conv2d", lambda x, *rest: torch.cat([conv(row[None], *rest) for row in x])
     )
-    state, top = start(ours, 5, dtype)
+    state, top = start(ours, 3, dtype)
     whole = ours.f(state, top, None)
-    for rows in (slice(0, 1), slice(1, 3), slice(0, 4)):
+    for rows in (slice(0, 1), slice(1, 3)):
         parts = ours.f(tuple(part[rows] for part in state), top[rows], None)
         assert all(torch.equal(a, b[rows]) for a, b in zip(parts, whole, strict=True)), rows
 

@@ -19,7 +19,8 @@ import torch
 from deqcert.errors import PerformanceWarning
 from deqcert.models import build, graphs, inference_copy, solve_rows
 from deqcert.models.fast_part import plain_parts
-from deqcert.models.graphs import CudaRecorder, RecordedSolves, unrecorded
+from deqcert.models.graphs import RecordedSolves, unrecorded
+from deqcert.models.recorder import WARM_UPS, CudaRecorder
 from deqcert.models.trees import leaves
 from tests.models.made import TanhDEQ
 
@@ -371,7 +372,7 @@ def test_what_is_asked_of_cuda(monkeypatch):
         ("enter", "cuda:1"),
         ("side", "waits for", "stream 0"),
         side,
-        *["work"] * graphs._WARM_UPS,
+        *["work"] * WARM_UPS,
         ("leave", *side[1:]),
         ("stream 0", "waits for", "side"),
         graph,

@@ -26,6 +26,7 @@ EVERY = bool(os.environ.get("DEQCERT_EVERY_KERNEL"))
 """Whether to compile all shapes for all GPUs: minutes."""
 
 
+@pytest.mark.timeout(1800)  # the interpreter takes minutes where other processes are busy
 def test_by_the_interpreter():
     environment = {
         **os.environ,

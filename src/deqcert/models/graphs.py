@@ -3,7 +3,7 @@
 A short solve of a small cell is launch-bound on a GPU: the host takes longer to ask for its kernels
 than they take. A solve of fixed steps in a fixed batch size always asks for the same ones, so they
 are recorded and replayed. `RecordedSolves` decides when, keeps what was recorded, and checks it;
-only `CudaRecorder` knows CUDA.
+only `recorder` knows CUDA.
 
 A recording is used only if it gave, to the bit, what the same solve gives without it: for the rows
 at hand, and for the same rows in another order, so that nothing of the first ones stuck. It is
@@ -17,13 +17,14 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from deqcert.errors import PerformanceWarning
 from deqcert.models.fast_part import FastPart
+from deqcert.models.recorder import Recorder
 from deqcert.models.trees import leaves
 from deqcert.solvers import map_tree
 
@@ -31,33 +32,10 @@ _BEFORE = 4
 """How often a solve is met before it is recorded: recording costs about as many."""
 _MOST = 16
 """Recordings of a model; each keeps its working memory."""
-_WARM_UPS = 2
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 Work = Callable[[Any], Any]
 """A function of a tree of tensors that gives one, always by the same operations."""
-
-
-class Recorder(Protocol):
-    """What records and replays work on one kind of device.
-
-    Attributes:
-        device_type: Of the tensors whose work it records.
-    """
-
-    device_type: str
-
-    def ready(self) -> bool:
-        """Return whether work may be recorded or replayed here and now."""
-        ...
-
-    def record(self, work: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-        """Return what repeats `work` on the same memory, and the tree it writes to each time.
-
-        Raises:
-            RuntimeError: The work cannot be recorded.
-        """
-        ...
 
 
 class RecordedSolves:
@@ -200,54 +178,6 @@ class _Recording:
         """Return whether it gives the work's own results, for rows in another order too."""
         turned = map_tree(lambda x: _copy(x).copy_(x.roll(1, 0)), inputs)
         return _same_bits(self(turned), work(turned)) and _same_bits(self(inputs), result)
-
-
-class CudaRecorder:
-    """CUDA graphs; all of a model's share one pool of memory.
-
-    That is safe because they are replayed one at a time, on the stream of the first recording: each
-    writes its working memory before it reads it, and its results stay allocated.
-
-    Args:
-        device: The GPU.
-    """
-
-    device_type = "cuda"
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.current_stream(device)
-
-    def ready(self) -> bool:
-        """Return whether this is the stream of the recordings, and nobody else records on it."""
-        with torch.cuda.device(self._device):
-            here = torch.cuda.current_stream()
-            return here == self._stream and not torch.cuda.is_current_stream_capturing()
-
-    def record(self, work: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-        """Return what replays the work, and the tree it writes to each time."""
-        with torch.cuda.device(self._device):
-            graph, results = self._recorded(work)
-
-        def replay() -> None:
-            with torch.cuda.device(self._device):
-                graph.replay()
-
-        return replay, results
-
-    def _recorded(self, work: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
-        side = torch.cuda.Stream()
-        side.wait_stream(self._stream)
-        with torch.cuda.stream(side):  # what is made once must be made before the recording
-            for _ in range(_WARM_UPS):
-                work()
-        self._stream.wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may go on allocating, and copying noise to the device.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            results = work()
-        return graph, results
 
 
 def _copy(x: Tensor) -> Tensor:  # same shape

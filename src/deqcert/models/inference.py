@@ -14,9 +14,10 @@ from deqcert.models.equilibrium import EquilibriumModel
 from deqcert.models.fast_part import FastPart
 from deqcert.models.fused_cell import fused_cell
 from deqcert.models.fused_ends import fused_end
-from deqcert.models.graphs import CudaRecorder, RecordedSolves
+from deqcert.models.graphs import RecordedSolves
 from deqcert.models.layers import Logits, fold_batch_norm
 from deqcert.models.mdeq_cell import MDEQCell
+from deqcert.models.recorder import CudaRecorder
 
 
 def inference_copy(
