@@ -30,6 +30,7 @@ from machine import machine
 from torch.utils.flop_counter import FlopCounterMode
 
 from deqcert.models import MDEQ, build, inference_copy
+from deqcert.models.bfloat16_products import product_type
 from deqcert.models.fused_cell import FusedCell
 from deqcert.solvers.allocator import keep_freed_memory
 
@@ -112,7 +113,11 @@ class Cell:
 
 
 def flops_per_second(dtype: torch.dtype, size: int = 1024) -> float:
-    """Return the speed of a large matrix product or 3x3 convolution, operations per second."""
+    """Return the speed of a large matrix product or 3x3 convolution, operations per second.
+
+    bfloat16 is multiplied in float32 where the processor has no instructions for it.
+    """
+    dtype = product_type(dtype)
     a, b = torch.rand(size, size).to(dtype), torch.rand(size, size).to(dtype)
     product = 2 * size**3 / min(_timed(lambda: a @ b) for _ in range(10))
     x = torch.rand(32, 256, 16, 16).to(dtype, memory_format=torch.channels_last)

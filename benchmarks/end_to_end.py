@@ -6,8 +6,9 @@ Both sides certify the same images at the same sigma, n0, n and alpha, from the 
 slow side is standard smoothing with 30 Anderson steps in float32 as the other implementation does
 it; ours may take another reference classifier (`--reference`, `--precision`: few steps).
 
-Time. The other implementation is timed on at least 1,000 draws of a few images (`--timed`, in turns
-with ours) and scaled to n in proportion to the draws; ours is timed in full on every image.
+Time. On a few images (`--timed`) both sides take turns: the other implementation with `--timed-n`
+draws, scaled to n in proportion to the draws, ours in full. This comes first and needs a machine
+with nothing else to do; what follows does not.
 
 Radii. The slow side's labels come from our engine as anderson:30 in float32, which takes less time
 than the other implementation and gives its labels (docs/parity.md; `--labels` noisy images are
@@ -81,7 +82,7 @@ def pair(slow: dc.Certifier, fast: dc.Certifier, example: dc.Example, work: Work
 def one_image(
     options: argparse.Namespace, slow: dc.Certifier, fast: dc.Certifier, example: dc.Example
 ) -> dict[str, Any]:
-    """Return ours in full, timed, and the pair at the slow side's n."""
+    """Return ours in full, and the pair at the slow side's n."""
     full = certify(fast, example.image, example.index, options.seed)
     work = _work(options, n=options.slow_n)
     started = time.perf_counter()

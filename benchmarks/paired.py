@@ -78,7 +78,7 @@ def paired_summary(
     out |= _radii(pairs, sigma, alpha)
     out["ours_in_full"] = _in_full(images)
     timed = [v for k, v in results.items() if k.startswith("time ")]
-    out["time"] = _times(timed, images, n) if timed else None
+    out["time"] = _times(timed, n) if timed else None
     out["labels"] = results.get("labels")
     return out
 
@@ -127,12 +127,12 @@ def _in_full(images: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _times(timed: list[dict[str, Any]], images: list[dict[str, Any]], n: int) -> dict[str, Any]:
-    """Return the other's time, scaled to n draws, over ours."""
+def _times(timed: list[dict[str, Any]], n: int) -> dict[str, Any]:
+    """Return the other's time, scaled to n draws, over ours, of the images both took in turns."""
     n0 = round(timed[0]["draws"] - timed[0]["timed_n"])
     scaled = [t["seconds_per_draw"] * (n0 + n) for t in timed]
-    in_turns = [s / t["ours"]["seconds"] for s, t in zip(scaled, timed, strict=True)]
-    ours = [image["ours"]["seconds"] for image in images]
+    ours = [t["ours"]["seconds"] for t in timed]
+    in_turns = [s / o for s, o in zip(scaled, ours, strict=True)]
     return {
         "other_timed_draws": sum(t["draws"] for t in timed),
         "other_ms_per_draw": 1000 * statistics.fmean(t["seconds_per_draw"] for t in timed),
@@ -191,7 +191,8 @@ def report(found: dict[str, Any]) -> str:
         lines.append(
             f"Seconds per image, n = {found['n']:,}: {spent['other_seconds_per_image_scaled']:.1f} "
             f"(scaled from {spent['other_timed_draws']:,} draws) and "
-            f"{spent['ours_seconds_per_image']:.2f}: {spent['ratio']:.1f} times less."
+            f"{spent['ours_seconds_per_image']:.2f}: {spent['ratio']:.1f} times less; in single "
+            "turns {:.1f} to {:.1f}.".format(*spent["ratio_in_turns_range"])
         )
     if found["labels"]:
         both = found["labels"]

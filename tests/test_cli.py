@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -23,6 +24,7 @@ from deqcert.data import load_data
 from deqcert.deterministic import IntervalCertifier, LipschitzCertifier
 from deqcert.errors import ConfigurationError
 from deqcert.models import save_model
+from deqcert.models.bfloat16_products import has_bfloat16_products
 from deqcert.results import RunFolder
 from deqcert.smoothing import Certifier
 from deqcert.training.recipes import RECIPES
@@ -302,6 +304,19 @@ def test_a_file_where_a_folder_should_be_is_named(tmp_path: Path):
         assert code == 2
         assert err == f"error: cannot make a folder of {place}: a file is in its way\n"
     assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize(("instructions", "told"), [("AVX2", True), ("AVX512", False)])
+def test_slow_products_of_a_training_are_told(tmp_path, monkeypatch, instructions, told):
+    has_bfloat16_products.cache_clear()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
+    base = ["--data", "digits", "--model", "mdeq-digits", "--sigma", "0.5"]
+    recipe = ["--recipe", "short-solve", "--batch-size", 100_000]  # more than there are: it ends
+    code, _, err = deqcert("train", *base, *recipe, "--out", tmp_path / "run")
+    has_bfloat16_products.cache_clear()
+    assert code == 2
+    assert err.splitlines()[-1].startswith("error: batch_size 100000 is above")
+    assert ("note: this processor has no instructions for bfloat16" in err) is told
 
 
 def test_the_version_is_printed():

@@ -197,7 +197,7 @@ def train(
     A recipe sets what neither an option nor the TOML file does.
     """
     from deqcert.data import load_data
-    from deqcert.training import console_progress, find_recipe
+    from deqcert.training import console_progress, find_recipe, slow_products
     from deqcert.training import train as run_training
 
     given = {
@@ -213,13 +213,16 @@ def train(
         "seed": seed,
     }
     chosen = find_recipe(recipe, model=model)
+    settled = chosen.config(**{**settings, "sigma": sigma})
+    if note := slow_products(settled, device):
+        err.print(f"note: {note}", highlight=False, soft_wrap=True)
     images = load_data(data, split="train", folder=data_dir)
     with console_progress(model, err) as watch:
         result = run_training(
             model,
             images,
             out=out_dir,
-            config=chosen.config(**{**settings, "sigma": sigma}),
+            config=settled,
             test=load_data(data, split="test", folder=data_dir),
             command=command_line(),
             watch=watch,

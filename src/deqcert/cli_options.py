@@ -220,7 +220,14 @@ BatchSize = Annotated[
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="Torch device, such as cpu or cuda. Default cpu.")]
-Precision = Annotated[str, typer.Option("--dtype", help="float32, float64 or bfloat16.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--dtype",
+        help="float32, float64 or bfloat16: half of float32's time on CPUs with AVX-512, no less "
+        "than it on others.",
+    ),
+]
 NoiseStream = Annotated[
     str | None,
     typer.Option(

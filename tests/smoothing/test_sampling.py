@@ -11,7 +11,8 @@ from deqcert.smoothing.classifier import ReferenceClassifier
 from deqcert.smoothing.noise import NoiseSource
 from deqcert.smoothing.sampling import Sampler
 from deqcert.smoothing.spent import Spent
-from deqcert.solvers import SolverSpec, solve
+from deqcert.smoothing.starts import make_start
+from deqcert.solvers import SolverSpec, Status, solve
 from tests.problems import SHAPE, LateBurstDEQ, LinearDEQ, StickyDEQ, TwoClassDEQ, image_at
 
 SIGMA = 0.25
@@ -80,6 +81,43 @@ def test_a_failed_chain_starts_again():
     injection = FailsOnce().inject(subject.noisy("estimation", range(1600)))[:, 0]
     assert np.array_equal(labels == -1, (injection > 0.45).detach().numpy())
     assert 50 < int((labels == -1).sum()) < 400
+
+
+def _images_last(rows: int) -> tuple[torch.Tensor, ...]:
+    """States as a fast cell gives them: channels innermost in memory."""
+    parts = (torch.rand(rows, 3, 4, 5), torch.rand(rows, 2, 2, 2))
+    return tuple(part.contiguous(memory_format=torch.channels_last) for part in parts)
+
+
+def test_states_are_kept_without_a_copy_and_in_their_memory_order():
+    solved = torch.full((8,), int(Status.CONVERGED), dtype=torch.uint8)
+    whole, halves = make_start("previous", 8), make_start("previous", 8)
+    state = _images_last(8)
+    whole.keep(state, solved, 0, 8)
+    for low in (0, 4):
+        halves.keep(tuple(part[low : low + 4] for part in state), solved[:4], low, low + 4)
+    whole.end_batch()
+    halves.end_batch()
+    for given, kept, joined in zip(state, whole.state0(0, 8), halves.state0(0, 8), strict=True):
+        assert kept.data_ptr() == given.data_ptr()
+        assert torch.equal(joined, given)
+        assert joined.is_contiguous(memory_format=torch.channels_last)
+    failed = solved.clone()
+    failed[2] = int(Status.NONFINITE)
+    before = [part.clone() for part in state]
+    whole.keep(tuple(part + 1 for part in state), failed, 0, 8)
+    for old, kept in zip(before, whole.state0(0, 8), strict=True):
+        assert torch.equal(kept[3:], old[3:] + 1)
+        assert not kept[2].any()
+
+
+def test_a_clean_start_is_repeated_in_its_memory_order():
+    start = make_start("clean", 8)
+    state = _images_last(1)
+    start.clean(state)
+    for given, row in zip(state, start.state0(2, 7), strict=True):
+        assert torch.equal(row, given.expand(5, *given.shape[1:]))
+        assert row.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_cold_labels_depend_on_the_draw_alone():

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from deqcert.models.bfloat16_products import product_type
 from deqcert.models.fast_part import CPU, last
 from deqcert.models.winograd import winograd
 
@@ -24,9 +25,11 @@ class FastConv:
 
     def __init__(self, conv: nn.Module, dtype: torch.dtype, device: torch.device = CPU) -> None:
         assert isinstance(conv, nn.Conv2d)
-        bias = None if conv.bias is None else conv.bias.detach()
-        self.weight = last(conv.weight.detach()).to(device, dtype, copy=True)
-        self.bias = None if bias is None else bias.to(device, dtype, copy=True)
+        self.computed_in = product_type(dtype) if device.type == "cpu" else dtype
+        self.weight = last(conv.weight.detach()).to(device, dtype, copy=True).to(self.computed_in)
+        self.bias = None
+        if conv.bias is not None:
+            self.bias = conv.bias.detach().to(device, dtype, copy=True).to(self.computed_in)
         self.stride, self.padding = conv.stride, conv.padding
         self.channels = len(self.weight)
         self.pairs = self.pair_bias = self.winograd = None
@@ -43,12 +46,18 @@ class FastConv:
         if self.winograd is not None and self.winograd.serves(x):
             return self.winograd(x)
         if self.pairs is None or x.shape[3] % 2:
-            return last(F.conv2d(x, self.weight, self.bias, self.stride, self.padding))
-        y = last(F.conv2d(x, self.pairs, self.pair_bias, (1, 2), self.padding))
+            return self._convolved(x, self.weight, self.bias, self.stride)
+        y = self._convolved(x, self.pairs, self.pair_bias, (1, 2))
         rows, _, height, width = x.shape
         # In memory the two pixels of a pair lie beside each other as they should.
         pixels = y.permute(0, 2, 3, 1).view(rows, height, width, self.channels)
         return pixels.permute(0, 3, 1, 2)
+
+    def _convolved(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...]
+    ) -> Tensor:  # (rows, in, H, W) -> (rows, out, H', W'), channels last
+        factor = x.to(self.computed_in)
+        return last(F.conv2d(factor, weight, bias, stride, self.padding)).to(x.dtype)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width of the result for an image of this size."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deqcert.models.bfloat16_products import product_type
 from deqcert.models.fast_part import array, bits, last
 
 _LEAST_CHANNELS = 32
@@ -51,7 +52,7 @@ class WinogradConv:
     """
 
     def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
-        self.weight = _transformed(weight).to(dtype)
+        self.weight = _transformed(weight).to(dtype).to(product_type(dtype))
 
     @staticmethod
     def serves(x: Tensor) -> bool:  # (rows, C, H, W)
@@ -71,7 +72,7 @@ class WinogradConv:
             part = x[low : low + step]
             inside = x.new_empty(36, len(part) * tiles, channels)
             _kernels().to_tiles(array(part), bits(inside))
-            products = torch.bmm(inside, self.weight)
+            products = torch.bmm(inside.to(self.weight.dtype), self.weight).to(x.dtype)
             _kernels().from_tiles(bits(products), array(out[low : low + step]))
         return out
 

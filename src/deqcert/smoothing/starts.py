@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deqcert.errors import unknown_name
-from deqcert.solvers import State, Status
+from deqcert.solvers import State, Status, select_rows
 
 
 class Start(ABC):
@@ -82,10 +82,13 @@ class PreviousStart(Start):
         """
         self._single = isinstance(state, Tensor)
         parts = parts_of(state)
-        if self._kept is None:
-            self._kept = tuple(part.new_zeros(self.chains, *part.shape[1:]) for part in parts)
         failed = status == int(Status.NONFINITE)
         broken = bool(failed.any())
+        if high - low == self.chains and not broken:
+            self._kept = parts  # as they are: a copy would cost as much as the residual
+            return
+        if self._kept is None:
+            self._kept = parts_of(repeated(tuple(part[:1] for part in parts), self.chains))
         for kept, part in zip(self._kept, parts, strict=True):
             kept[low:high] = part
             if broken:
@@ -101,10 +104,9 @@ def parts_of(state: State) -> tuple[Tensor, ...]:
 
 
 def repeated(state: State, rows: int) -> State:  # tensors of shape (1, ...) -> (rows, ...)
-    """Return a one-row state once per row."""
-    if isinstance(state, Tensor):
-        return state.expand(rows, *state.shape[1:]).contiguous()
-    return tuple(part.expand(rows, *part.shape[1:]).contiguous() for part in state)
+    """Return a one-row state once per row, in the memory order that the cell gave it."""
+    same = torch.zeros(rows, dtype=torch.int64, device=parts_of(state)[0].device)
+    return select_rows(state, same)
 
 
 _RULES: dict[str, type[Start]] = {"previous": PreviousStart, "clean": CleanStart}

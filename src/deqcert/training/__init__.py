@@ -6,6 +6,7 @@ from deqcert.training.augment import AugmentSpec
 from deqcert.training.config import TrainConfig
 from deqcert.training.evaluate import Evaluation, evaluate
 from deqcert.training.loop import TrainResult, train
+from deqcert.training.losses import slow_products
 from deqcert.training.posterior import PosteriorSpec
 from deqcert.training.progress import TrainWatch, console_progress
 from deqcert.training.recipes import Recipe, find_recipe
@@ -27,5 +28,6 @@ __all__ = [
     "console_progress",
     "evaluate",
     "find_recipe",
+    "slow_products",
     "train",
 ]

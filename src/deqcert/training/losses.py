@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from deqcert.models import EquilibriumModel, equilibrium, iterates, jacobian_penalty
+from deqcert.models.bfloat16_products import has_bfloat16_products
 from deqcert.solvers import SolverSpec, State, map_state, map_tree, solve
 from deqcert.solvers.state import leaves
 from deqcert.training.config import TrainConfig
@@ -59,6 +60,17 @@ def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
     """Return the context in which a model is evaluated at `config.precision`."""
     low = config.precision == "bfloat16"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=low)
+
+
+def slow_products(config: TrainConfig, device: str | None) -> str | None:
+    """Return what to tell somebody whose processor multiplies this precision slowly, or None."""
+    elsewhere = not (device or "cpu").startswith("cpu")
+    if config.precision != "bfloat16" or elsewhere or has_bfloat16_products():
+        return None
+    return (
+        "this processor has no instructions for bfloat16 products, which take ten times as long as "
+        'float32 ones here; a --config file with precision = "float32" trains other weights, faster'
+    )
 
 
 def objective(model: EquilibriumModel, batch: Batch, config: TrainConfig) -> Terms:
