@@ -11,9 +11,8 @@ import torch
 
 from deqcert.data import load_data
 from deqcert.models import load_model
-from deqcert.models.fast_part import plain_parts
-from deqcert.models.fused_cell import FusedCell
 from deqcert.smoothing.classifier import ReferenceClassifier
+from tests.smoothing.fast_and_plain import assert_fast_labels_are_plain
 
 pytest.importorskip("numba")
 
@@ -38,14 +37,7 @@ def classifier(model):
 
 
 def test_fast_labels_are_the_plain_ones_outside_the_margin(classifier, images):
-    assert isinstance(classifier.model.f, FusedCell)
-    fast = classifier.labelled(images)[0]
-    with plain_parts(classifier.model):
-        plain = classifier.labelled(images)[0]
-    assert not np.array_equal(fast.lead, plain.lead)
-    assert float(np.abs(fast.lead - plain.lead).max()) < classifier.margin < 1e-3
-    clear = fast.lead > classifier.margin
-    assert np.array_equal(fast.label[clear], plain.label[clear])
+    assert_fast_labels_are_plain(classifier, images)
 
 
 def test_leads_depend_on_neither_batch_nor_threads(classifier, images):

@@ -9,12 +9,11 @@ import torch
 from deqcert import Certifier
 from deqcert.data import load_data
 from deqcert.models import BATCH_SIZES, load_model, solve_rows
-from deqcert.models.fast_part import plain_parts
-from deqcert.models.fused_cell import FusedCell
 from deqcert.models.graphs import unrecorded
 from deqcert.models.trees import leaves
 from deqcert.smoothing.classifier import ReferenceClassifier
 from deqcert.solvers import SolverSpec
+from tests.smoothing.fast_and_plain import assert_fast_labels_are_plain
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -42,15 +41,7 @@ def classifier(model, spec, precision="float32"):
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_fast_labels_are_the_plain_ones_outside_the_margin(model, images, spec):
-    ours = classifier(model, spec)
-    assert isinstance(ours.model.f, FusedCell)
-    fast = ours.labelled(images)[0]
-    with plain_parts(ours.model):
-        plain = ours.labelled(images)[0]
-    assert not np.array_equal(fast.lead, plain.lead)
-    assert float(np.abs(fast.lead - plain.lead).max()) < ours.margin < 1e-3
-    clear = fast.lead > ours.margin
-    assert np.array_equal(fast.label[clear], plain.label[clear])
+    assert_fast_labels_are_plain(classifier(model, spec), images)
 
 
 def test_labels_are_those_of_the_cpu_outside_both_margins(model, images):
