@@ -9,6 +9,8 @@ parts. Reported are the medians over the turns of
 
 - ``overhead``: (certify - stem and head) / cell evaluations - 1: driver, sampling, counting and
   logging; a change of the cell's own speed by what runs in between is part of it;
+- ``around``: the parts below but stem, head and the solver's own steps, added up: driver, sampling,
+  counting and logging alone;
 - ``whole``: certify / cell evaluations - 1, the model's stem and head with it;
 - ``parts``: what the clocked certificate spent where, over its cell evaluations; of noise made by
   the background thread the wait alone costs time;
@@ -50,6 +52,8 @@ CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
 DRAWS = {"mdeq-digits": 4000, "mdeq-small": 1200, "mdeq-large": 400}
 SHORT = {"mdeq-digits": 1, "mdeq-small": 1, "mdeq-large": 8}
 """Draws of a model, and what they are divided by for 30 steps a draw."""
+OWN_WORK = ("stem", "head", "solver step")
+"""Parts that any code for the same classifier has to do."""
 
 
 class Parts:
@@ -215,16 +219,22 @@ def turn(
 def show(results: dict[str, dict[str, Any]]) -> str:
     """Return the table of all settings."""
     names = sorted({part for result in results.values() for part in result["parts"]})
-    head = ["setting", "overhead", "with stem and head", "padding", *names]
+    head = ["setting", "around", "overhead", "with stem and head", "padding", *names]
     body = [
         [
             key,
+            f"{around(result['parts']):.1%}",
             *(f"{result[column]:.1%}" for column in ("overhead", "whole", "padding")),
             *(f"{result['parts'].get(name, 0):.1%}" for name in names),
         ]
         for key, result in results.items()
     ]
     return markdown(head, body)
+
+
+def around(parts: dict[str, float]) -> float:
+    """Return what is neither the model's work nor the solver's own arithmetic."""
+    return sum(share for name, share in parts.items() if name not in OWN_WORK)
 
 
 def main() -> None:
