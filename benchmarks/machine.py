@@ -13,7 +13,7 @@ import deqcert
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """Return processor, cores, threads and versions."""
+    """Return processor, its instructions as PyTorch names them, cores, threads and versions."""
     processor = platform.processor()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -22,6 +22,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         pass
     return {
         "processor": processor,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": device if device == "cpu" else torch.cuda.get_device_name(device),

@@ -45,8 +45,9 @@ def summary(folder: Path) -> str:
 def _machine(content: dict[str, Any]) -> str:
     m = content["machine"]
     threads = content.get("settings", {}).get("threads", m["threads"])
+    told = f" ({m['instructions']})" if "instructions" in m else ""  # older results do not say
     return (
-        f"{m['processor']}, {m['cores']} cores, threads: {threads}; torch {m['torch']}, "
+        f"{m['processor']}{told}, {m['cores']} cores, threads: {threads}; torch {m['torch']}, "
         f"deqcert {m['deqcert']}.\n"
     )
 
