@@ -79,5 +79,5 @@ def _histogram(columns: Mapping[str, Sequence[float]], label: str) -> Figure:
         axes.set_xlim(0, 1)
         axes.set_xlabel(label)
         axes.set_ylabel("images (%)")
-        axes.legend(frameon=False)
+        plots.legend_below(figure)
     return figure

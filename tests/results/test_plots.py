@@ -66,6 +66,22 @@ def test_few_curves_have_their_legend_inside() -> None:
     assert below.y1 < many.axes[0].get_window_extent().y0, "no curve lies under it"
 
 
+@pytest.mark.parametrize("letters", [3, 40, 70, 120])
+@pytest.mark.parametrize("count", [3, 7])
+def test_names_of_any_length_are_shown_whole(letters: int, count: int) -> None:
+    name = "study " * (letters // 6) + "n" * (letters % 6)
+    curve = plots.Curve(name=name, guarantee="none", correct_radii=(0.5, 1.0), images=2)
+    many = figure(*[curve] * count)
+    usual = figure(*[STANDARD] * 3)
+    for made in (many, usual):
+        made.draw_without_rendering()
+    legend, axes = many.legends[0].get_window_extent(), many.axes[0].get_window_extent()
+    assert legend.x0 >= 0
+    assert legend.x1 <= many.bbox.width
+    assert 0 <= legend.y0 < legend.y1 < axes.y0
+    assert axes.height > 0.85 * usual.axes[0].get_window_extent().height, "the figure grew instead"
+
+
 def test_curves_differ_without_colour() -> None:
     curves = [
         plots.Curve(name=str(k), guarantee="standard", correct_radii=(0.5, 1.0), images=2)

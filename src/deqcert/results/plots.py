@@ -7,6 +7,7 @@ the curves apart in black and white. matplotlib is imported on use, without its 
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,8 +39,12 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,  # text stays text: searchable, and accepted by conferences
 }
 
-
 _FEW_CURVES = 2
+_LEGEND_LINES = 2
+"""Lines of a legend that a figure has room for."""
+_LINE_INCHES = 0.21
+_LEGEND_LETTERS = 62
+"""Width of a legend of one column: longer names are folded."""
 
 
 class MissingMatplotlibError(DeqcertError):
@@ -175,4 +180,34 @@ def _dress(axes: Axes, *, end: float, title: str, norm: str) -> None:
     if len(axes.get_legend_handles_labels()[1]) <= _FEW_CURVES:
         axes.legend(frameon=False, loc="best", handlelength=3.6)
     else:  # no corner is free of that many curves
-        axes.figure.legend(frameon=False, loc="outside lower center", ncols=2, handlelength=3.6)
+        legend_below(axes.get_figure(root=True), handlelength=3.6)
+
+
+def legend_below(figure: Figure | None, **options: Any) -> None:
+    """Add a legend below the axes, in one column where two are too wide; the figure grows with it.
+
+    Args:
+        figure: A figure with a constrained layout, its curves drawn.
+        options: As of matplotlib's `legend`.
+    """
+    assert figure is not None
+    options = {"frameon": False, "loc": "outside lower center", **options}
+    height = figure.get_figheight()
+    legend = figure.legend(ncols=2, **options)
+    _make_room(figure, height, -(-len(legend.get_texts()) // 2))
+    if legend.get_window_extent().width > figure.bbox.width:
+        legend.remove()
+        legend = figure.legend(ncols=1, **options)
+        folded = [
+            textwrap.fill(text.get_text(), _LEGEND_LETTERS, drop_whitespace=False)
+            for text in legend.get_texts()
+        ]
+        for text, lines in zip(legend.get_texts(), folded, strict=True):
+            text.set_text(lines)
+        _make_room(figure, height, sum(lines.count("\n") + 1 for lines in folded))
+
+
+def _make_room(figure: Figure, height: float, lines: int) -> None:
+    """Lay out a figure, higher than it was (inches) where a legend has many lines."""
+    figure.set_figheight(height + _LINE_INCHES * max(0, lines - _LEGEND_LINES))
+    figure.draw_without_rendering()
