@@ -180,7 +180,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("The same work elsewhere", "same_work*.json", _same_work),
     ("Certificates elsewhere", "certify_beside*.json", _certified),
     ("End to end", "end_to_end*.json", _paired),
-    ("One cell evaluation", "cell_cost.json", _cell),
+    ("One cell evaluation", "cell_cost*.json", _cell),
     ("Cost against the number of draws", "cost_against_n*.json", _draws),
     ("Cost against batch and model size", "cost_against_size*.json", _size),
 )
