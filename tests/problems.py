@@ -77,6 +77,7 @@ class LateBurstDEQ(TwoClassDEQ):
 
     def __init__(self, *, bursts_after: int, offset: float = 0.5) -> None:
         super().__init__(offset=offset, solver="picard:3")
+        assert bursts_after >= self.solver.max_steps  # cold solves stay right
         self.bursts_after = bursts_after
 
     def initial_state(self, injection: Tensor) -> Tensor:

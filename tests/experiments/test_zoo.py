@@ -17,14 +17,14 @@ data = "digits"
 model = "mdeq-digits"
 sigma = 0.5
 recipe = "short-solve"
-settings = { epochs = 1, pretrain_epochs = 1, jacobian_weight = 0.0, card_copies = 1 }
+settings = { epochs = 1, pretrain_epochs = 1, precision = "float32", card_copies = 1 }
 
 [second]
 data = "digits"
 model = "mdeq-digits"
 sigma = 0.25
 recipe = "short-solve"
-settings = { epochs = 1, pretrain_epochs = 1, jacobian_weight = 0.0, card_copies = 1 }
+settings = { epochs = 1, pretrain_epochs = 1, precision = "float32", card_copies = 1 }
 """
 
 

@@ -31,7 +31,7 @@ def certifier(
         method=method,
         serial="picard:1",
         warmup="picard:3",
-        chains=50,
+        chains=100,
         audit=audit,
     )
 
@@ -49,11 +49,11 @@ def violates(certificate, margin: float) -> bool:
     [
         ("standard", "auto", 0.05, 1500),
         ("standard", "auto", 0.001, 1000),
-        ("srs", 80, 0.05, 1000),
-        ("srs", 80, 0.001, 600),
-        ("srs", "auto", 0.05, 600),
-        ("srs", 0.9, 0.05, 600),
-        ("srs", 1.0, 0.05, 600),
+        ("srs", 80, 0.05, 800),
+        ("srs", 80, 0.001, 500),
+        ("srs", "auto", 0.05, 500),
+        ("srs", 0.9, 0.05, 400),
+        ("srs", 1.0, 0.05, 400),
     ],
 )
 def test_violations_stay_within_alpha(

@@ -47,7 +47,7 @@ def certifier(method: str = "proved", **changes: object) -> Certifier:
 
 @pytest.mark.parametrize(("probability", "start"), [(0.6, "previous"), (0.9, "clean")])
 def test_violations_stay_within_alpha(probability: float, start: str):
-    subject, trials = certifier(start=start), 200
+    subject, trials = certifier(start=start), 120
     true = margin_for(probability, SIGMA)
     violations = 0
     for seed in range(trials):

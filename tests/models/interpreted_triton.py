@@ -28,7 +28,6 @@ EPS = 1e-5
 # (channels, groups, height, width), numbers of a tile: the last ones make several of an image.
 SHAPES = [
     ((40, 8, 9, 7), 4096),
-    ((80, 8, 4, 4), 4096),
     ((160, 8, 4, 4), 4096),
     ((160, 4, 3, 5), 4096),
     ((64, 1, 8, 8), 4096),
@@ -227,7 +226,7 @@ def test_the_cell_is_the_plain_one_and_that_of_numba(name, dtype):
 @torch.no_grad()
 @precisions
 def test_bits_do_not_depend_on_the_batch(dtype, monkeypatch):
-    _, _, ours = made("3", dtype)
+    _, _, ours = made("2", dtype)
     # Of the kernels alone: convolutions of the CPU differ in the tiniest batches.
     conv = F.conv2d
     monkeypatch.setattr(
@@ -243,7 +242,7 @@ def test_bits_do_not_depend_on_the_batch(dtype, monkeypatch):
 @torch.no_grad()
 @precisions
 def test_whole_solves(dtype):
-    exact, numba, ours = made("3", dtype)
+    exact, numba, ours = made("2", dtype)
     x = torch.rand(2, *ours.input_shape).to(dtype)
     spec = {SINGLE: "anderson:3", HALF: "picard:3"}[dtype]
 

@@ -24,14 +24,19 @@ def run(monkeypatch, *arguments: str) -> int:
 
 
 BASE = ("--data", "digits", "--model", "mdeq-digits", "--sigma", "0.5")
+# Many processors multiply bfloat16 slowly.
+SINGLE = 'precision = "float32"\n'
 
 
 def test_a_recipe_by_name_with_options_above_it(tmp_path, monkeypatch, capsys):
-    folder = tmp_path / "run"
-    more = ("--recipe", "short-solve", "--epochs", "1", "--seed", "3", "--out", str(folder))
+    folder, config = tmp_path / "run", tmp_path / "single.toml"
+    config.write_text(SINGLE)
+    more = ("--recipe", "short-solve", "--config", str(config))
+    more += ("--epochs", "1", "--seed", "3", "--out", str(folder))
     assert run(monkeypatch, *BASE, *more) == 0
     card = json.loads((folder / "card.json").read_text())
-    expected = find_recipe("short-solve", model="mdeq-digits").config(sigma=0.5, epochs=1, seed=3)
+    recipe = find_recipe("short-solve", model="mdeq-digits")
+    expected = recipe.config(sigma=0.5, epochs=1, seed=3, precision="float32")
     assert card["config"] == expected.to_dict()
     assert card["model"]["settings"] == {"dropout": 0.0, "solver": "picard:3"}
     assert shlex.split(card["command"]) == ["deqcert", "train", *BASE, *more]
@@ -63,8 +68,10 @@ def test_the_recipe_of_the_model_is_the_default(tmp_path, monkeypatch):
 
 
 def test_time_that_is_up_is_no_error(tmp_path, monkeypatch, capsys):
-    folder = tmp_path / "run"
-    more = ("--recipe", "short-solve", "--epochs", "1", "--minutes", "1e-6", "--out", str(folder))
+    folder, config = tmp_path / "run", tmp_path / "single.toml"
+    config.write_text(SINGLE)
+    more = ("--recipe", "short-solve", "--config", str(config), "--epochs", "1")
+    more += ("--minutes", "1e-6", "--out", str(folder))
     assert run(monkeypatch, *BASE, *more) == cli.PAUSED
     assert "epoch 1 of 1; the same command goes on from here" in capsys.readouterr().err
     assert run(monkeypatch, *BASE, *more[:-4], *more[-2:]) == 0

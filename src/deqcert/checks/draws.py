@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 from torch import Tensor
 
 from deqcert.checks.counts import is_serialized, selected_class, stopped
@@ -170,6 +169,8 @@ class DrawTest:
     def _claim(
         self, image: Tensor, place: Place, record: Record
     ) -> tuple[list[Problem], DrawCheck | None]:
+        from scipy import stats  # not at the top: it takes a second to import
+
         selected = selected_class(record)
         if selected is None or record["p_lower"] <= 0.0:
             return [], None
@@ -199,6 +200,8 @@ class DrawTest:
 
 def hypergeometric_tail(n: int, total: int, drawn: int, found: int) -> float:
     """Return the smaller tail at `found` of D draws out of n, `total` of them of the class."""
+    from scipy import stats  # not at the top: it takes a second to import
+
     law = stats.hypergeom(n, total, drawn)
     return float(min(law.cdf(found), law.sf(found - 1)))
 
@@ -217,6 +220,8 @@ def counts_refuted_below(n: int, recorded: int, drawn: int, level: float) -> int
 
     A record of `recorded` draws of the class is then accused with probability `POWER` or more.
     """
+    from scipy import stats  # not at the top: it takes a second to import
+
     # The most findings at which the lower tail still accuses.
     most = int(stats.hypergeom.ppf(level, n, recorded, drawn))
     most -= stats.hypergeom.cdf(most, n, recorded, drawn) > level
@@ -234,6 +239,8 @@ def _claim_conclusion(p_lower: float, draws: int, level: float) -> str:
 
 def claim_refuted_below(p_lower: float, draws: int, level: float) -> float | None:
     """Return the class probability that `draws` tell from `p_lower` with `POWER`, or None."""
+    from scipy import stats  # not at the top: it takes a second to import
+
     most = int(stats.binom.ppf(level, draws, p_lower))
     most -= stats.binom.cdf(most, draws, p_lower) > level
     return None if most < 0 else float(stats.beta.ppf(1.0 - POWER, most + 1, draws - most))
