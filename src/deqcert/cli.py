@@ -155,7 +155,7 @@ def predict(
 @one_line_errors
 def train(
     data: DataName,
-    model: Annotated[str, typer.Option("--model", help="Architecture to train from scratch.")],
+    model: Annotated[str, typer.Option("--model", help="Architecture; see deqcert models.")],
     sigma: Sigma,
     out_dir: Annotated[
         Path, typer.Option("--out", help="Folder of the training run; resumed if it exists.")
@@ -164,7 +164,15 @@ def train(
         str | None,
         typer.Option(
             help="mdeq-digits, mdeq-mnist, mdeq-fashion, mondeq-fc, mondeq-conv, mondeq-ibp, "
-            "short-solve, or published. Default: the one called like the model, else short-solve."
+            "short-solve, fine-tune (with --weights), or published. Default: the one called like "
+            "the model, else short-solve."
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Trained model of that architecture to start from, a name or a checkpoint, "
+            "instead of fresh weights."
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
@@ -228,6 +236,7 @@ def train(
             watch=watch,
             device=device,
             model_settings=chosen.model,
+            weights=None if weights is None else _load_model(weights),
             pause_after=None if minutes is None else 60.0 * minutes,
         )
     out.print(f"trained model in {result.path}", highlight=False, soft_wrap=True)

@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from deqcert.data import load_data
 from deqcert.errors import ConfigurationError, TrainingError
+from deqcert.models import load_model
 from deqcert.smoothing.noise import keyed_generator
 from deqcert.training import ShortSolveSpec, TrainConfig, TrainWatch, train
 from deqcert.training.batches import Batches
 from deqcert.training.losses import Batch
 from deqcert.training.run import TrainingRun, split_rows
-from tests.training.small import ScalarModel, two_levels
+from tests.training.small import ScalarModel, few_digits, two_levels
 
 CONFIG = TrainConfig(
     sigma=0.3,
@@ -160,3 +162,17 @@ def test_divergence_is_an_error():
     run = TrainingRun(ScalarModel(slope=1.5, gain=-5.0), two_levels(), config)
     with pytest.raises(TrainingError, match="diverged"):
         run.epoch(0, {}, quiet)
+
+
+def test_it_goes_on_from_trained_weights(tmp_path):
+    """At next to no learning rate they stay what they were."""
+    trained, data = load_model("mdeq-digits"), few_digits(load_data("digits", split="train"), 40)
+    config = TrainConfig(
+        sigma=0.5, epochs=1, batch_size=16, learning_rate=1e-12, card_copies=1, ema_decay=0.0
+    )
+    found = train("mdeq-digits", data, out=tmp_path / "run", config=config, weights=trained).model
+    wanted = dict(trained.named_parameters())
+    for name, parameter in found.named_parameters():
+        torch.testing.assert_close(parameter, wanted[name], rtol=0.0, atol=1e-9)
+    with pytest.raises(ConfigurationError, match="name of an architecture"):
+        train(trained, data, out=tmp_path / "other", config=config, weights=trained)

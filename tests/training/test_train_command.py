@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from deqcert import cli
-from deqcert.models import load_model
+from deqcert.models import load_model, weights_digest
 from deqcert.training import find_recipe
 
 
@@ -67,6 +67,17 @@ def test_the_recipe_of_the_model_is_the_default(tmp_path, monkeypatch):
     assert "settings" not in settings["model"]
 
 
+def test_it_starts_from_trained_weights(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    more = ("--weights", "mdeq-digits", "--minutes", "1e-6", "--out", str(folder))
+    assert run(monkeypatch, *BASE, *more) == cli.PAUSED
+    settings = json.loads((folder / "training.json").read_text())
+    assert settings["model"]["start"] == weights_digest(load_model("mdeq-digits"))
+    capsys.readouterr()
+    assert run(monkeypatch, *BASE, "--out", str(folder)) == 2, "fresh weights are another run"
+    assert "model.start" in capsys.readouterr().err
+
+
 def test_time_that_is_up_is_no_error(tmp_path, monkeypatch, capsys):
     folder, config = tmp_path / "run", tmp_path / "single.toml"
     config.write_text(SINGLE)
@@ -83,6 +94,8 @@ def test_time_that_is_up_is_no_error(tmp_path, monkeypatch, capsys):
     [
         (("--recipe", "short-solv"), "short-solve"),
         (("--recipe", "published"), "mdeq-small, mdeq-large"),
+        (("--weights", "mdeq-mnist"), "of another architecture than mdeq-digits"),
+        (("--weights", "mdeq-mnis"), "mdeq-mnist"),
         (("--epochs", "0"), "epochs must be an integer >= 1"),
     ],
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from torch import Tensor
 
 from deqcert.data import Dataset
 from deqcert.errors import ConfigurationError, RunFolderError
@@ -55,6 +56,7 @@ def train(
     watch: TrainWatch | None = None,
     device: torch.device | str | None = None,
     model_settings: Mapping[str, Any] | None = None,
+    weights: EquilibriumModel | None = None,
     checkpoint_seconds: float = 120.0,
     pause_after: float | None = None,
 ) -> TrainResult:
@@ -77,6 +79,10 @@ def train(
         watch: Callbacks for progress.
         device: Where to train; None means where the model is.
         model_settings: Settings in which a named architecture is to differ (a recipe's `model`).
+        weights: A trained model that a named architecture starts from, instead of fresh weights: to
+            go on at another noise level, or to make a model of many steps one of few. Its own
+            settings (dropout, solver) do not count; the digest of its weights becomes part of the
+            run's settings and of the card.
         checkpoint_seconds: Time between checkpoints within an epoch, > 0; it changes no weight.
         pause_after: Seconds after which to save and stop, > 0, for machines that are lent by the
             hour; None never does.
@@ -95,7 +101,7 @@ def train(
         raise ConfigurationError(f"checkpoint_seconds must be > 0, but got {checkpoint_seconds!r}")
     if pause_after is not None and not pause_after > 0.0:
         raise ConfigurationError(f"pause_after must be > 0 seconds, but got {pause_after!r}")
-    fresh, settings = _begin(model, data, config, model_settings or {})
+    fresh, settings = _begin(model, data, config, model_settings or {}, weights)
     fresh = fresh.to(None if device is None else usable_device(device))
     path = Path(out)
     with _locked(path):
@@ -118,7 +124,11 @@ def train(
 
 
 def _begin(
-    model: EquilibriumModel | str, data: Dataset, config: TrainConfig, changes: Mapping[str, Any]
+    model: EquilibriumModel | str,
+    data: Dataset,
+    config: TrainConfig,
+    changes: Mapping[str, Any],
+    weights: EquilibriumModel | None,
 ) -> tuple[EquilibriumModel, dict[str, Any]]:
     """Return the model as it starts, and the settings that make a run this run.
 
@@ -132,6 +142,10 @@ def _begin(
         changes = {"num_classes": data.num_classes, **changes}
         fresh = _fresh(model, config, changes)
     require_fit(fresh, data)
+    if weights is not None:
+        if not isinstance(model, str):
+            raise ConfigurationError("weights need the name of an architecture to be put into")
+        _take_over(fresh, weights, name=model)
     if config.augment and config.augment.resized_crop and not data.keeps_originals:
         raise data.without_originals()
     return fresh, {
@@ -143,6 +157,23 @@ def _begin(
             "start": weights_digest(fresh),
         },
     }
+
+
+def _take_over(fresh: EquilibriumModel, weights: EquilibriumModel, *, name: str) -> None:
+    """Give a model the tensors of another one."""
+    found, wanted = weights.state_dict(), fresh.state_dict()
+    for key in (*wanted, *found):
+        ours, theirs = (_shape(tensors.get(key)) for tensors in (wanted, found))
+        if ours != theirs:
+            raise ConfigurationError(
+                f"the weights are of another architecture than {name}: {key} is {theirs} in them "
+                f"and {ours} in it"
+            )
+    fresh.load_state_dict(found)
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
 
 
 def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,6 +77,9 @@ _SHORT_SOLVE = {
     "card_every": 20,
 }
 
+# From trained weights: no unrolled epochs, which would undo what is there, and a lower rate.
+_FINE_TUNE = {**_SHORT_SOLVE, "epochs": 1, "learning_rate": 1e-3, "pretrain_epochs": 0}
+
 _MNIST = {
     **_SHORT_SOLVE,
     "epochs": 6,
@@ -173,6 +176,12 @@ RECIPES: dict[str, Recipe] = {
             name="short-solve",
             claim="photographs on a CPU: unrolled, then short solves; bfloat16, crops and flips",
             settings=_SHORT_SOLVE,
+            model={"dropout": 0.0, "solver": "picard:3"},
+        ),
+        Recipe(
+            name="fine-tune",
+            claim="trained weights of many steps or of another noise level: one epoch to few steps",
+            settings=_FINE_TUNE,
             model={"dropout": 0.0, "solver": "picard:3"},
         ),
         Recipe(
