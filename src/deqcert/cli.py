@@ -185,6 +185,10 @@ def train(
             "monotone DEQs such as mondeq-ibp)."
         ),
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="float32, or bfloat16 for the convolutions of training; weights differ."),
+    ] = None,
     validation_share: Annotated[
         float | None, typer.Option(help="Share of the training images held out, in [0, 1).")
     ] = None,
@@ -213,6 +217,7 @@ def train(
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "objective": objective,
+        "precision": precision,
         "validation_share": validation_share,
     }
     settings = {

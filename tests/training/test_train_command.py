@@ -24,15 +24,22 @@ def run(monkeypatch, *arguments: str) -> int:
 
 
 BASE = ("--data", "digits", "--model", "mdeq-digits", "--sigma", "0.5")
-# Many processors multiply bfloat16 slowly.
-SINGLE = 'precision = "float32"\n'
+SINGLE = ("--precision", "float32")  # many processors multiply bfloat16 slowly
 
 
 def test_a_recipe_by_name_with_options_above_it(tmp_path, monkeypatch, capsys):
-    folder, config = tmp_path / "run", tmp_path / "single.toml"
-    config.write_text(SINGLE)
-    more = ("--recipe", "short-solve", "--config", str(config))
-    more += ("--epochs", "1", "--seed", "3", "--out", str(folder))
+    folder = tmp_path / "run"
+    more = (
+        "--recipe",
+        "short-solve",
+        *SINGLE,
+        "--epochs",
+        "1",
+        "--seed",
+        "3",
+        "--out",
+        str(folder),
+    )
     assert run(monkeypatch, *BASE, *more) == 0
     card = json.loads((folder / "card.json").read_text())
     recipe = find_recipe("short-solve", model="mdeq-digits")
@@ -79,9 +86,8 @@ def test_it_starts_from_trained_weights(tmp_path, monkeypatch, capsys):
 
 
 def test_time_that_is_up_is_no_error(tmp_path, monkeypatch, capsys):
-    folder, config = tmp_path / "run", tmp_path / "single.toml"
-    config.write_text(SINGLE)
-    more = ("--recipe", "short-solve", "--config", str(config), "--epochs", "1")
+    folder = tmp_path / "run"
+    more = ("--recipe", "short-solve", *SINGLE, "--epochs", "1")
     more += ("--minutes", "1e-6", "--out", str(folder))
     assert run(monkeypatch, *BASE, *more) == cli.PAUSED
     assert "epoch 1 of 1; the same command goes on from here" in capsys.readouterr().err

@@ -69,7 +69,7 @@ def slow_products(config: TrainConfig, device: str | None) -> str | None:
         return None
     return (
         "this processor has no instructions for bfloat16 products, which take ten times as long as "
-        'float32 ones here; a --config file with precision = "float32" trains other weights, faster'
+        "float32 ones here; --precision float32 trains other weights, faster"
     )
 
 
