@@ -52,7 +52,7 @@ bench: .venv/.bench
 
 # One thread per test process: two OpenMP pools on the same cores slow each other down tenfold.
 test: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 check: .venv/.dev
 	$(BIN)/ruff check .
