@@ -226,6 +226,9 @@ def train(
         "seed": seed,
     }
     chosen = find_recipe(recipe, model=model)
+    if chosen.needs_weights and weights is None:
+        name = chosen.name
+        raise ConfigurationError(f"recipe {name} starts from trained weights: give --weights")
     settled = chosen.config(**{**settings, "sigma": sigma})
     if note := slow_products(settled, device):
         err.print(f"note: {note}", highlight=False, soft_wrap=True)

@@ -100,6 +100,7 @@ def test_time_that_is_up_is_no_error(tmp_path, monkeypatch, capsys):
     [
         (("--recipe", "short-solv"), "short-solve"),
         (("--recipe", "published"), "mdeq-small, mdeq-large"),
+        (("--recipe", "fine-tune"), "recipe fine-tune starts from trained weights"),
         (("--weights", "mdeq-mnist"), "of another architecture than mdeq-digits"),
         (("--weights", "mdeq-mnis"), "mdeq-mnist"),
         (("--epochs", "0"), "epochs must be an integer >= 1"),

@@ -27,12 +27,14 @@ class Recipe:
         settings: Values of `TrainConfig` that differ from its defaults.
         model: Settings of the model that differ from the named architecture's: those that matter
             in training alone (dropout), and the default solver of the finished model.
+        needs_weights: Whether it is of use from trained weights only.
     """
 
     name: str
     claim: str
     settings: Mapping[str, Any]
     model: Mapping[str, Any] = field(default_factory=dict)
+    needs_weights: bool = False
 
     def config(self, *, sigma: float, **changes: Any) -> TrainConfig:
         """Return the settings at noise level `sigma`, with `changes`.
@@ -183,6 +185,7 @@ RECIPES: dict[str, Recipe] = {
             claim="trained weights of many steps or of another noise level: one epoch to few steps",
             settings=_FINE_TUNE,
             model={"dropout": 0.0, "solver": "picard:3"},
+            needs_weights=True,
         ),
         Recipe(
             name="mdeq-mnist",
