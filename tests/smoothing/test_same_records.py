@@ -25,6 +25,7 @@ def _threads_restored() -> Iterator[None]:
     [
         ("standard", "picard:3", None),
         ("standard", "anderson:8", None),
+        ("standard", "picard:6,exits=1@1.5+2@0.4", None),
         ("srs", "anderson:6:1e-2", "anderson:3:1e-2"),
         ("srs", "picard:3", "picard:1"),
     ],

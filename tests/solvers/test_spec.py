@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from deqcert.errors import ConfigurationError, UnknownNameError
-from deqcert.solvers import SolverSpec
+from deqcert.solvers import SolverSpec, solve
 
 
 def test_defaults_of_each_solver() -> None:
@@ -28,6 +29,9 @@ def test_defaults_of_each_solver() -> None:
         ("broyden:14:1e-5,memory=10", "broyden:14:1e-05,memory=10"),
         ("picard:1,mixing=0.5", "picard:1,mixing=0.5"),
         ("picard:4:0.123456789012", "picard:4:0.123456789012"),
+        ("picard:8,exits=2@0.7+4@0.15", "picard:8,exits=2@0.7+4@0.15"),
+        ("picard:8, exits = 2 @ 7e-1 ,mixing=0.9", "picard:8,mixing=0.9,exits=2@0.7"),
+        ("picard:8,exits=2@0", "picard:8,exits=2@0.0"),
     ],
 )
 def test_strings_print_and_parse_back(text: str, printed: str) -> None:
@@ -68,6 +72,18 @@ def test_unknown_option_is_not_swallowed() -> None:
         ("anderson:3,memory", "'' is not an integer"),
         ("picard:3,memory=5", "picard does not use memory"),
         ("broyden:3,ridge=0.1", "broyden does not use ridge"),
+        ("anderson:8,exits=2@0.5", "anderson does not use exits"),
+        ("picard:8:1e-3,exits=2@0.5", "a tolerance or exits, not both"),
+        ("picard:8,exits=2", r"must read STEPS@LEAD\+STEPS@LEAD, but got '2'"),
+        ("picard:8,exits=", r"must read STEPS@LEAD"),
+        ("picard:8,exits=2@much", "'much' is not a number"),
+        ("picard:8,exits=2.5@1", "'2.5' is not an integer"),
+        ("picard:8,exits=4@0.5+2@0.5", r"ascending numbers of steps, but got \[4, 2\]"),
+        ("picard:8,exits=2@0.5+2@0.1", r"ascending numbers of steps, but got \[2, 2\]"),
+        ("picard:8,exits=0@0.5", r"ascending numbers of steps, but got \[0\]"),
+        ("picard:8,exits=8@0.5", "before the last of 8 steps, but got one at 8"),
+        ("picard:8,exits=2@-0.5", "leads of exits must be finite and >= 0"),
+        ("picard:8,exits=2@nan", "leads of exits must be finite and >= 0"),
     ],
 )
 def test_bad_settings_name_rule_and_value(text: str, message: str) -> None:
@@ -86,3 +102,19 @@ def test_settings_of_another_type_are_refused(setting: dict[str, object]) -> Non
     values: dict[str, object] = {"max_steps": 3, **setting}
     with pytest.raises(ConfigurationError, match="must be"):
         SolverSpec("picard", **values)  # pyright: ignore[reportArgumentType]
+
+
+def test_exits_may_be_given_as_pairs_and_are_left_out_by_plain() -> None:
+    spec = SolverSpec("picard", 8, exits=[[2, 1], [4, 0.5]])  # pyright: ignore[reportArgumentType]
+    assert spec == SolverSpec.parse("picard:8,exits=2@1+4@0.5")
+    assert spec.plain == SolverSpec("picard", 8)
+    with pytest.raises(ConfigurationError, match="pairs of steps and a lead"):
+        SolverSpec("picard", 8, exits=(2, 0.5))  # pyright: ignore[reportArgumentType]
+
+
+def test_exits_are_refused_where_there_are_no_logits() -> None:
+    text = "picard:8,exits=2@0.7"
+    with pytest.raises(ConfigurationError, match=f"serial takes no exits, but got {text}"):
+        SolverSpec.parse(text, within="serial")
+    with pytest.raises(ConfigurationError, match="a solve without logits takes no exits"):
+        solve(lambda z, u: z, torch.zeros(2, 3), torch.zeros(2, 3), spec=text)

@@ -37,6 +37,7 @@ def differentiable(
     A short Picard solve is differentiated step by step, which is exact. Longer solves, and those
     with memory, take the implicit gradient at their last state: exact at a fixed point, else close.
     """
+    solver = solver.plain  # which label a row keeps is no function to differentiate: all steps
     subject = copy.deepcopy(model).eval().float().to(device).requires_grad_(False)
     if solver.name == "picard" and solver.max_steps <= _UNROLLED and solver.tol == 0.0:
         steps, damping = solver.max_steps, 1.0 - solver.mixing

@@ -50,7 +50,7 @@ class EquilibriumModel(nn.Module, ABC):
             )
         self.num_classes = int(num_classes)
         self.input_shape = (int(input_shape[0]), int(input_shape[1]), int(input_shape[2]))
-        self.solver = SolverSpec.parse(solver)
+        self.solver = SolverSpec.parse(solver, within="a model's own solver")
         self.gradient = GradientSpec() if gradient is None else gradient
         self.card: dict[str, Any] | None = None
         """Facts about the weights (training sigma, accuracies); None for fresh ones."""

@@ -58,7 +58,8 @@ class GradientSpec:
         if not 0.0 <= self.damping < 1.0:
             raise ConfigurationError(f"damping must lie in [0, 1), but got {self.damping}")
         # Strings are accepted for convenience; the frozen field always holds the parsed form.
-        object.__setattr__(self, "solver", SolverSpec.parse(self.solver))
+        solver = SolverSpec.parse(self.solver, within="the solver of a gradient")
+        object.__setattr__(self, "solver", solver)
 
 
 def equilibrium(

@@ -6,7 +6,9 @@ computed in a few even batch sizes, short batches padded and the padding cut off
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor
 from deqcert.errors import ConfigurationError
 from deqcert.models.fast_part import computes_rows_alone
 from deqcert.models.trees import leaves
-from deqcert.solvers import Solution, SolverSpec, State, map_tree, solve
+from deqcert.solvers import Solution, SolverSpec, State, map_tree, select_rows, solve
 from deqcert.solvers.row_chunks import in_threads
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def solve_rows(
     Args:
         model: The model, in eval mode.
         x: Images; padded to the next of `sizes`, cut into chunks above the largest.
-        spec: The solver.
+        spec: The solver; with `exits` each row stops at the first whose lead it passes.
         state0: Start of every row; None means the model's own.
         sizes: Ascending batch sizes the hardware may see.
 
@@ -72,6 +74,8 @@ def solve_rows(
     if state0 is not None and any(part.shape[0] != count for part in leaves(state0)):
         rows = leaves(state0)[0].shape[0]
         raise ConfigurationError(f"state0 must have {count} rows like the images, but has {rows}")
+    if spec.exits:
+        return _solve_to_exits(model, x, spec, state0, sizes)
 
     def solved(low: int) -> tuple[Tensor, Solution]:
         start = None if state0 is None else _cut(state0, low, low + step)
@@ -86,6 +90,18 @@ def solve_rows(
         return parts[0]
     logits, solutions = zip(*parts, strict=True)
     return torch.cat(logits), _join(solutions)
+
+
+def top_two(logits: Tensor) -> tuple[Tensor, Tensor]:  # (batch,) float64, (batch, 2) int64
+    """Return the lead of the largest logit over the next, and the classes of the two.
+
+    Raises:
+        ConfigurationError: There is one class.
+    """
+    if logits.shape[1] == 1:
+        raise ConfigurationError("a classifier needs at least 2 classes, but the model gives 1")
+    top, order = logits.double().topk(2, dim=1)
+    return top[:, 0] - top[:, 1], order
 
 
 @torch.no_grad()
@@ -108,6 +124,38 @@ def start_rows(
         logits.append(model.classify(state)[:count])
         states.append(_cut(state, 0, count))
     return torch.cat(logits), _join_states(states)
+
+
+def _solve_to_exits(
+    model: EquilibriumModel,
+    x: Tensor,  # (batch, C, H, W)
+    spec: SolverSpec,
+    state0: State | None,
+    sizes: Sequence[int],
+) -> tuple[Tensor, Solution]:
+    """Take the steps up to each exit, and go on with the rows whose lead does not pass it.
+
+    Picard steps have no memory, so each part goes on as if the solve had not stopped. All rows meet
+    at an exit, so that those that go on fill batches again.
+    """
+    at = (0, *(steps for steps, _ in spec.exits), spec.max_steps)
+    first, *others = (
+        dataclasses.replace(spec, max_steps=high - low, exits=()) for low, high in pairwise(at)
+    )
+    logits, solution = solve_rows(model, x, first, state0, sizes=sizes)
+    rows = torch.arange(len(x), device=x.device)
+    clearance = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
+    for (_, threshold), part in zip(spec.exits, others, strict=True):
+        lead, _ = top_two(logits[rows])
+        clearance[rows] = torch.minimum(clearance[rows], (lead - threshold).abs())
+        rows = rows[lead <= threshold]  # a row that failed has no lead, and ends here
+        if not len(rows):
+            break
+        start = select_rows(solution.state, rows)
+        some, further = solve_rows(model, x[rows], part, start, sizes=sizes)
+        logits = logits.index_copy(0, rows, some)
+        solution = solution.continued(rows, further)
+    return logits, dataclasses.replace(solution, clearance=clearance)
 
 
 def _solve_chunk(

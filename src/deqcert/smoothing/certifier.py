@@ -115,7 +115,7 @@ class Certifier:
         cold = SolverSpec.parse(reference or model.solver or "anderson:30")
         # A proved draw ends at its proof; until then it may take as long as a reference solve.
         warm = SolverSpec.parse(
-            serial or (cold if method == "proved" else default_serial(cold, start))
+            serial or (cold.plain if method == "proved" else default_serial(cold, start))
         )
         first = SolverSpec.parse(warmup or default_warmup(cold))
         self.settings = Settings(

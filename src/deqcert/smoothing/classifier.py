@@ -24,6 +24,7 @@ from deqcert.models import (
 )
 from deqcert.models.devices import usable_device
 from deqcert.models.fused_cell import lacks_fast_cell
+from deqcert.models.rows import top_two
 from deqcert.smoothing.hardware import HardwareBatch
 from deqcert.smoothing.margin import measured_margin, probe_images
 from deqcert.solvers import Solution, SolverSpec, State, Status, memory_bytes
@@ -33,6 +34,8 @@ NO_CLASS = -1
 
 _PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 _HISTORY_BYTES = 2 * 1024**3
+_MEET = 5
+"""Batches whose rows meet at an exit, so that those that go on fill whole ones again."""
 _FAST_CELLS = {
     "cpu": ("the CPU", "pip install 'deqcert[fast]'"),
     "cuda": ("a GPU", "it needs Triton and an NVIDIA GPU of compute capability 8.0 or more"),
@@ -46,7 +49,8 @@ class Labels:
 
     Attributes:
         label: Class per draw, `NO_CLASS` where the solve or its logits are not finite.
-        lead: Logit lead over the runner-up per draw; 0 where there is no class.
+        lead: Logit lead over the runner-up per draw, or its distance to where an exit would
+            have been decided the other way, if that is less; 0 where there is no class.
     """
 
     label: np.ndarray  # (count,) int32
@@ -61,15 +65,19 @@ def labels_of(
     logits: Tensor,  # (batch, classes)
     solution: Solution,
 ) -> Labels:
-    """Return argmax labels and leads; rows that failed or are not finite get `NO_CLASS`."""
+    """Return argmax labels and leads; rows that failed or are not finite get `NO_CLASS`.
+
+    Raises:
+        ConfigurationError: There is one class.
+    """
     values = logits.detach().to(device="cpu", dtype=torch.float64)
     usable = torch.isfinite(values).all(dim=1) & (solution.status.cpu() != int(Status.NONFINITE))
     values = torch.where(usable[:, None], values, torch.zeros((), dtype=torch.float64))
-    if values.shape[1] == 1:
-        raise ConfigurationError("a classifier needs at least 2 classes, but the model gives 1")
-    top, order = values.topk(2, dim=1)
+    lead, order = top_two(values)
+    if solution.clearance is not None:
+        lead = torch.minimum(lead, solution.clearance.cpu())
     label = torch.where(usable, order[:, 0], NO_CLASS)
-    lead = torch.where(usable, top[:, 0] - top[:, 1], 0.0)
+    lead = torch.where(usable, lead, 0.0)
     return Labels(label.numpy().astype(np.int32), lead.numpy().astype(np.float32))
 
 
@@ -166,6 +174,7 @@ class ReferenceClassifier:
     def default_batch_size(self, *specs: SolverSpec) -> int:
         """Return the largest of the fixed batch sizes whose solver history fits in 2 GiB.
 
+        With exits, up to five times the largest, as long as the states fit in a tenth of that.
         400 rows of 61,440 numbers take 1 GB under Anderson; a Broyden solve of 14 steps on ImageNet
         states would take 8. The batch size changes no label, so it may follow the memory.
         """
@@ -181,7 +190,10 @@ class ReferenceClassifier:
             return max(needs) <= _HISTORY_BYTES
 
         most = self.hardware.rows  # fewer than the largest where memory has run out before
-        return max((r for r in BATCH_SIZES if r <= most and fits(r)), default=BATCH_SIZES[0])
+        rows = max((r for r in BATCH_SIZES if r <= most and fits(r)), default=BATCH_SIZES[0])
+        if self.spec.exits and rows == BATCH_SIZES[-1]:
+            rows *= max(1, min(_MEET, _HISTORY_BYTES // (10 * rows * features * size)))
+        return rows
 
     @property
     def reference(self) -> Reference:

@@ -62,6 +62,9 @@ def measured_margin(
     - in float32 between the model's fast parts and the plain ones, by whole solves of all probes
       (in half precision the plain ones are another classifier: they round between all operations).
 
+    Where the solver has exits, of the leads at all of them and at the end: a draw whose lead is
+    this close to an exit's does not count either (`Labels.lead`).
+
     A safety factor of 4 comes on top, at least the rounding of the logits is assumed, and the
     result is rounded up to a power of two, so that the same machine always finds the same. Where
     there is nothing to measure it is `NO_LEAD`.
@@ -75,6 +78,10 @@ def measured_margin(
     Warns:
         NumericalWarning: No probe has finite logits, or some have them in some batches only.
     """
+    if spec.exits:
+        stages = (*(steps for steps, _ in spec.exits), spec.max_steps)
+        parts = [dataclasses.replace(spec, max_steps=steps, exits=()) for steps in stages]
+        return max(measured_margin(model, part, probes, hardware) for part in parts)
     subject = _Subject(model, probes, hardware)
     whole, solved = subject.solve(spec, PROBES)
     others = [subject.solve(spec, shape)[0] for shape in subject.apart(spec, solved)]

@@ -55,6 +55,8 @@ class Settings:
             raise unknown_name("method", self.method, METHODS)
         if self.start not in STARTS:
             raise unknown_name("start", self.start, STARTS)
+        for name in ("serial", "warmup"):
+            SolverSpec.parse(getattr(self, name), within=name)
         if self.method in ("standard", "proved"):
             check_feasible(n=self.n, alpha=self.alpha, audit=None)
         else:
@@ -95,4 +97,4 @@ def default_serial(reference: SolverSpec, start: str) -> str:
 
 def default_warmup(reference: SolverSpec) -> str:
     """Return the solver of the first serialized batch: as published, never above the reference."""
-    return str(reference) if reference.max_steps < 10 else "anderson:10"
+    return str(reference.plain) if reference.max_steps < 10 else "anderson:10"

@@ -68,7 +68,7 @@ class Settling:
         return tuple(thresholds)
 
     def labelled(self, images: Tensor) -> tuple[Labels, Solution]:  # images: (rows, C, H, W)
-        """Return labels, and what was spent on each row; the states are the predicted ones."""
+        """Return labels, and what was spent on each row."""
         images = images.to(device=self.classifier.device, dtype=self.classifier.dtype)
         found, solution = self._predicted(images)
         rows, state = np.arange(len(images)), solution.state
@@ -81,7 +81,7 @@ class Settling:
             start = select_rows(state, torch.from_numpy(unclear).to(images.device))
             some, solved = self._solved(images[places], start)
             found.label[rows], found.lead[rows] = some.label, some.lead
-            solution, state = _counted(solution, places, solved), solved.state
+            solution, state = solution.continued(places, solved), solved.state
         return found, solution
 
     def _predicted(self, images: Tensor) -> tuple[Labels, Solution]:
@@ -153,21 +153,3 @@ class PredictedSolves:
 
     def end_batch(self) -> None:
         """Do nothing: draws learn nothing from each other."""
-
-
-def _counted(whole: Solution, rows: Tensor, part: Solution) -> Solution:
-    """Return `whole` with what a further solve of some of its rows spent, and how it went."""
-
-    def write(old: Tensor, new: Tensor) -> Tensor:
-        return old.index_copy(0, rows, new.to(old.dtype))
-
-    return Solution(
-        state=whole.state,
-        status=write(whole.status, part.status),
-        steps=write(whole.steps, whole.steps[rows] + part.steps),
-        residual=write(whole.residual, part.residual),
-        cell_evaluations=write(
-            whole.cell_evaluations, whole.cell_evaluations[rows] + part.cell_evaluations
-        ),
-        rows_evaluated=whole.rows_evaluated + part.rows_evaluated,
-    )

@@ -53,10 +53,11 @@ def solve(
             this start.
 
     Raises:
-        ConfigurationError: The state is not batch first throughout, or the cell changes its build.
+        ConfigurationError: The state is not batch first throughout, or the cell changes its build;
+            the solver has exits, which need logits (`models.rows.solve_rows`).
         UnknownNameError: The solver is unknown.
     """
-    spec = SolverSpec.parse(spec)
+    spec = SolverSpec.parse(spec, within="a solve without logits")
     rows = batch_rows(state0)
     if rows == 0:
         return _empty(state0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from torch import Tensor
 
-from deqcert.solvers.state import State
+from deqcert.solvers.state import State, map_state
 
 
 class Status(IntEnum):
@@ -42,6 +42,8 @@ class Solution:
             cell was evaluated, shape (B,), float32.
         cell_evaluations: Cell evaluations spent on each row, shape (B,), int32.
         rows_evaluated: Rows the hardware computed, padding and finished rows included.
+        clearance: How far the lead of each row was at least from going the other way at an exit
+            (`SolverSpec.exits`), in logits, shape (B,); None where there were no exits.
     """
 
     state: State
@@ -50,3 +52,27 @@ class Solution:
     residual: Tensor
     cell_evaluations: Tensor
     rows_evaluated: int
+    clearance: Tensor | None = None
+
+    def continued(self, rows: Tensor, further: Solution) -> Solution:
+        """Return this solution where some of its rows were solved on from their states.
+
+        Args:
+            rows: Which rows, int64, in the order of `further`.
+            further: What became of them; steps and evaluations are those of this part alone.
+        """
+
+        def write(old: Tensor, new: Tensor) -> Tensor:
+            return old.index_copy(0, rows, new.to(old.dtype))
+
+        return replace(
+            self,
+            state=map_state(write, self.state, further.state),
+            status=write(self.status, further.status),
+            steps=write(self.steps, self.steps[rows] + further.steps),
+            residual=write(self.residual, further.residual),
+            cell_evaluations=write(
+                self.cell_evaluations, self.cell_evaluations[rows] + further.cell_evaluations
+            ),
+            rows_evaluated=self.rows_evaluated + further.rows_evaluated,
+        )

@@ -124,7 +124,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("betas", "solver_jitter"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON gives lists
-        object.__setattr__(self, "solver", str(SolverSpec.parse(self.solver)))
+        solver = SolverSpec.parse(self.solver, within="training")
+        object.__setattr__(self, "solver", str(solver))
         check_seed(self.seed)
         if self.objective not in OBJECTIVES:
             raise unknown_name("objective", self.objective, OBJECTIVES)
