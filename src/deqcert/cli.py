@@ -316,6 +316,7 @@ def report(
 
 app.command()(one_line_errors(cli_checks.verify))
 app.command()(one_line_errors(cli_checks.attack))
+app.command()(one_line_errors(cli_checks.tune))
 app.command()(one_line_errors(cli_watch.watch))
 
 

@@ -1,4 +1,4 @@
-"""The commands ``verify`` and ``attack``: parsing and wiring, as in `deqcert.cli`."""
+"""The commands ``verify``, ``attack`` and ``tune``: parsing and wiring, as in `deqcert.cli`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deqcert.cli_options import BatchSize, DataFolder, Device, parse_distances, parse_indices
+from deqcert.cli_options import (
+    BatchSize,
+    DataFolder,
+    DataName,
+    Device,
+    ModelName,
+    Precision,
+    Sigma,
+    parse_distances,
+    parse_indices,
+)
 
 out = Console()
 err = Console(stderr=True)
@@ -148,3 +158,68 @@ def attack(
         err.print(f"no plot: {error}", markup=False, highlight=False)
     if found.fallen_inside:
         raise typer.Exit(1)
+
+
+def tune(
+    data: DataName,
+    model: ModelName,
+    sigma: Sigma,
+    split: Annotated[
+        str, typer.Option(help="train or test; train where test images are certified.")
+    ] = "train",
+    against: Annotated[
+        str, typer.Option(help="Long solver whose labels are wanted, name:steps[:tolerance].")
+    ] = "anderson:30",
+    most: Annotated[int, typer.Option(help="Picard steps at most.")] = 12,
+    limit: Annotated[
+        int, typer.Option("--max", help="Images at most, evenly spread over the split.")
+    ] = 1000,
+    copies: Annotated[int, typer.Option(help="Noisy copies of each image.")] = 4,
+    as_json: AsJson = False,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="JSON file to write besides; must be new.")
+    ] = None,
+    device: Device = None,
+    dtype: Precision = "float32",
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    data_dir: DataFolder = None,
+) -> None:
+    """Find a cheap --reference for certify: few Picard steps, and exits where a label is clear.
+
+    It is to give the labels of a long solve; the table shows how often it does not, what it costs
+    and how often it is right. A certificate is about the reference it names, whichever that is.
+    """
+    import json
+
+    from deqcert.checks import tune as run_tuning
+    from deqcert.checks.console import console_steps
+    from deqcert.data import load_data
+    from deqcert.models import load_model
+    from deqcert.errors import ConfigurationError
+    from deqcert.results.files import write_atomically
+
+    if out_file is not None and out_file.exists():
+        raise ConfigurationError(f"{out_file} exists, and nothing is overwritten")
+    subject, images = load_model(model), load_data(data, split=split, folder=data_dir)
+    with console_steps("images", err) as watch:
+        found = run_tuning(
+            subject,
+            images,
+            sigma=sigma,
+            against=against,
+            most=most,
+            images=limit,
+            copies=copies,
+            dtype=dtype,
+            device=device,
+            seed=seed,
+            watch=watch,
+        )
+    content = json.dumps({"data": data, "split": split, "model": model, **found.to_json()}, indent=1)
+    if out_file is not None:
+        out_file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out_file, content + "\n")
+    if as_json:
+        out.print_json(content)
+    else:
+        out.print(found)
