@@ -3,7 +3,8 @@
     python benchmarks/factors.py --out benchmarks/results/factors
 
 From the model as it was trained, 30 Anderson steps per draw in float32, to few steps of the fast
-cell in bfloat16, and the serialized certificate beside both. All steps certify an image in turns
+cell in bfloat16, early exits, and the serialized certificate beside all. (A processor that has no
+instructions for products of bfloat16 stays with float32: `--precision`.) All steps certify an image in turns
 before the next image starts. Standard certificates are timed at `--n` draws and scaled to 10,000,
 in proportion to the draws; serialized ones are timed at 10,000 (`--srs-n`), since their audit does
 not grow in proportion. Every step is another reference classifier than the one before
@@ -17,7 +18,7 @@ import argparse
 import copy
 import importlib.util
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from ledger import Ledger
 
 import deqcert as dc
 from deqcert.models import EquilibriumModel
+from deqcert.models.bfloat16_products import has_bfloat16_products
 
 DRAWS = 10_000
 
@@ -40,8 +42,9 @@ class Step:
         name: What is new in it.
         form: ``trained``: the cell as it was trained; ``folded``: weight norm and BatchNorm folded
             into the convolutions; ``fast``: what a `Certifier` runs.
-        reference: Solver of the reference classifier; ``own``: the model's.
-        precision: Its precision.
+        reference: Solver of the reference classifier; ``own``: the model's; ``exits``: that of
+            `EXITS`.
+        precision: Its precision; ``quick``: the one asked for.
         method: ``standard`` or ``srs``.
     """
 
@@ -56,21 +59,37 @@ STEPS = (
     Step(name="as trained, 30 Anderson steps", form="trained"),
     Step(name="folded", form="folded"),
     Step(name="fast kernels"),
-    Step(name="bfloat16", precision="bfloat16"),
-    Step(name="early stop", precision="bfloat16", reference="anderson:30:1e-2"),
-    Step(name="serialized, 30-step reference", precision="bfloat16", method="srs"),
-    Step(name="few steps", precision="bfloat16", reference="own"),
-    Step(name="few steps, serialized", precision="bfloat16", reference="own", method="srs"),
+    Step(name="bfloat16", precision="quick"),
+    Step(name="early stop", precision="quick", reference="anderson:30:1e-2"),
+    Step(name="serialized, 30-step reference", precision="quick", method="srs"),
+    Step(name="few steps", precision="quick", reference="own"),
+    Step(name="few steps, serialized", precision="quick", reference="own", method="srs"),
+    Step(name="few steps, early exits", precision="quick", reference="exits"),
 )
 
+EXITS = {
+    "mdeq-digits-s050": "picard:3,exits=1@3.1+2@0.088",
+    "mdeq-small-s050": "picard:7,exits=2@0.69+4@0.15",
+}
+"""References with early exits, found on training images (`benchmarks/results/tune`)."""
 
-def prepared(step: Step, model: Any, work: Work, srs_n: int) -> dc.Certifier:
-    """Return the certifier of one step."""
-    reference = str(model.solver) if step.reference == "own" else step.reference
+
+def steps(model: str, precision: str) -> list[Step]:
+    """Return the steps that there are for a model, the later ones in some precision."""
+    kept = [s for s in STEPS if s.reference != "exits" or model in EXITS]
+    if precision == "float32":
+        kept = [s for s in kept if s.name != "bfloat16"]  # nothing would be new in it
+    return [replace(s, precision=precision) if s.precision == "quick" else s for s in kept]
+
+
+def prepared(step: Step, name: str, model: Any, work: Work, srs_n: int) -> dc.Certifier:
+    """Return the certifier of one step of the model of this name."""
+    reference = {"own": str(model.solver), "exits": EXITS.get(name)}.get(step.reference)
     ours = certifier(
         model,
         work,
-        reference=reference,
+        reference=reference or step.reference,
+        batch_size=None,
         dtype=step.precision,
         method=step.method,
         n=srs_n if step.method == "srs" else work.n,
@@ -159,6 +178,12 @@ def main() -> None:
     parser.add_argument("--skip", type=int, default=40, help="every so many-th test image")
     parser.add_argument("--n", type=int, default=1000, help="draws of standard certificates")
     parser.add_argument("--srs-n", type=int, default=DRAWS, help="draws of serialized ones")
+    parser.add_argument(
+        "--precision",
+        choices=("bfloat16", "float32"),
+        default="bfloat16" if has_bfloat16_products() else "float32",
+        help="of the later steps; default: what this processor multiplies faster",
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--again", action="store_true", help="measure what is there once more")
     options = parser.parse_args()
@@ -168,7 +193,8 @@ def main() -> None:
     model = load(options.model)
     data = dc.load_data(options.data, split="test")
     work = Work(sigma=options.sigma, n=options.n)
-    ours = {s.name: prepared(s, model, work, options.srs_n) for s in STEPS}
+    chosen = steps(options.model, options.precision)
+    ours = {s.name: prepared(s, options.model, model, work, options.srs_n) for s in chosen}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in ours}
     for place in track(range(options.images), f"factors of {options.model}"):
         example = data[place * options.skip]
@@ -181,7 +207,7 @@ def main() -> None:
                     lambda c=one, e=example: certify(c, e.image, e.index, work.seed),
                 )
             )
-    rows = {s.name: row(s, ours[s.name], found[s.name]) for s in STEPS}
+    rows = {s.name: row(s, ours[s.name], found[s.name]) for s in chosen}
     ledger.note("summary", rows)
     options.out.with_suffix(".md").write_text(table(rows), encoding="utf-8")
     print(table(rows), end="")

@@ -88,8 +88,16 @@ def test_a_limit_between_two_takes_the_stricter_one(found):
 
 def test_a_model_whose_label_is_there_from_the_start_takes_one_step():
     """Every iterate of z / 2 + u has the sign of u."""
-    images = torch.rand(50, 1, 1, 2)
-    data = ArrayDataset(images, torch.zeros(50, dtype=torch.int64), name="made", classes=("a", "b"))
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 1, 1, 2), dtype=np.uint8)
+    data = ArrayDataset(
+        name="made",
+        split="train",
+        pixels=pixels,
+        levels=255,
+        labels=np.zeros(50, dtype=np.int64),
+        class_names=("a", "b"),
+        licence="none",
+    )
     found = tune(LinearDEQ(), data, sigma=0.25, most=4, images=50, copies=2)
     assert found.chosen_for == ("picard:1",) * len(LIMITS)
     assert found.plain[0].differing == 0

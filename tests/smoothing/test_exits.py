@@ -47,13 +47,12 @@ def test_every_row_keeps_the_logits_of_the_first_exit_it_passes(model, noisy):
     assert torch.allclose(solution.clearance, distance, rtol=0, atol=1e-4)
 
 
-def test_states_residuals_and_rows_are_those_of_the_last_step_taken(model, noisy):
+def test_residuals_and_rows_are_those_of_the_last_step_taken(model, noisy):
     _, solution = solve_rows(model, noisy, EXITS)
+    assert solution.state == ()
     for k in (1, 2, 8):
         rows = (solution.steps == k).nonzero().squeeze(1)
         _, plain = solve_rows(model, noisy[rows], f"picard:{k}")
-        for part, wanted in zip(solution.state, plain.state, strict=True):
-            assert torch.allclose(part[rows], wanted, rtol=0, atol=1e-4)
         assert torch.allclose(solution.residual[rows], plain.residual, rtol=0.05)
     assert solution.rows_evaluated >= int(solution.cell_evaluations.sum())
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from deqcert.solvers.row_chunks import in_threads
 
 if TYPE_CHECKING:
     from deqcert.models.equilibrium import EquilibriumModel
+
+Made = TypeVar("Made")
 
 BATCH_SIZES = (16, 32, 64, 96, 128, 192, 256, 320, 400)
 """The batch sizes rows are computed in; longer batches are cut into chunks of the last."""
@@ -53,7 +56,8 @@ def solve_rows(
     Args:
         model: The model, in eval mode.
         x: Images; padded to the next of `sizes`, cut into chunks above the largest.
-        spec: The solver; with `exits` each row stops at the first whose lead it passes.
+        spec: The solver; with `exits` each row stops at the first whose lead it passes, and the
+            solution's state is empty: no state is kept past an exit.
         state0: Start of every row; None means the model's own.
         sizes: Ascending batch sizes the hardware may see.
 
@@ -77,19 +81,10 @@ def solve_rows(
     if spec.exits:
         return _solve_to_exits(model, x, spec, state0, sizes)
 
-    def solved(low: int) -> tuple[Tensor, Solution]:
-        start = None if state0 is None else _cut(state0, low, low + step)
-        return _solve_chunk(model, x[low : low + step], spec, start, sizes)
+    def solved(part: slice) -> tuple[Tensor, Solution]:
+        return _solve_chunk(model, x[part], spec, _taken(state0, part), sizes)
 
-    threads = torch.get_num_threads() if computes_rows_alone(model, x) else 1
-    step = _share(count, threads, sizes)
-    lows = range(0, count, step)
-    many = threads > 1 and len(lows) > 1
-    parts = in_threads(solved, lows) if many else [solved(low) for low in lows]
-    if len(parts) == 1:
-        return parts[0]
-    logits, solutions = zip(*parts, strict=True)
-    return torch.cat(logits), _join(solutions)
+    return _joined(_in_shares(model, x, sizes, solved))
 
 
 def top_two(logits: Tensor) -> tuple[Tensor, Tensor]:  # (batch,) float64, (batch, 2) int64
@@ -136,26 +131,70 @@ def _solve_to_exits(
     """Take the steps up to each exit, and go on with the rows whose lead does not pass it.
 
     Picard steps have no memory, so each part goes on as if the solve had not stopped. All rows meet
-    at an exit, so that those that go on fill batches again.
+    at an exit, so that those that go on fill batches again; only their states are kept.
     """
     at = (0, *(steps for steps, _ in spec.exits), spec.max_steps)
-    first, *others = (
-        dataclasses.replace(spec, max_steps=high - low, exits=()) for low, high in pairwise(at)
-    )
-    logits, solution = solve_rows(model, x, first, state0, sizes=sizes)
+    parts = [dataclasses.replace(spec, max_steps=b - a, exits=()) for a, b in pairwise(at)]
+    leads = [lead for _, lead in spec.exits]
     rows = torch.arange(len(x), device=x.device)
-    clearance = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
-    for (_, threshold), part in zip(spec.exits, others, strict=True):
-        lead, _ = top_two(logits[rows])
-        clearance[rows] = torch.minimum(clearance[rows], (lead - threshold).abs())
-        rows = rows[lead <= threshold]  # a row that failed has no lead, and ends here
+    logits, solution, going, state = _to_exit(model, x, parts[0], state0, sizes, leads[0])
+    clearance = going.distance
+    for part, threshold in zip(parts[1:], (*leads[1:], None), strict=True):
+        rows = rows[going.rows]
         if not len(rows):
             break
-        start = select_rows(solution.state, rows)
-        some, further = solve_rows(model, x[rows], part, start, sizes=sizes)
+        some, further, going, state = _to_exit(model, x[rows], part, state, sizes, threshold)
         logits = logits.index_copy(0, rows, some)
         solution = solution.continued(rows, further)
+        clearance[rows] = torch.minimum(clearance[rows], going.distance)
     return logits, dataclasses.replace(solution, clearance=clearance)
+
+
+def _to_exit(
+    model: EquilibriumModel,
+    x: Tensor,  # (batch, C, H, W)
+    spec: SolverSpec,
+    state0: State | None,
+    sizes: Sequence[int],
+    threshold: float | None,
+) -> tuple[Tensor, Solution, _Going, State]:
+    """Solve as `solve_rows`; return which rows go on, too, and the states of these alone."""
+
+    def solved(part: slice) -> tuple[Tensor, Solution, _Going, State]:
+        logits, solution = _solve_chunk(model, x[part], spec, _taken(state0, part), sizes)
+        going = _Going.at(logits, threshold)
+        state = select_rows(solution.state, going.rows)
+        return logits, dataclasses.replace(solution, state=()), going, state
+
+    logits, solutions, goings, states = zip(*_in_shares(model, x, sizes, solved), strict=True)
+    firsts = accumulate((len(part) for part in logits), initial=0)
+    going = _Going(
+        rows=torch.cat([low + g.rows for low, g in zip(firsts, goings, strict=False)]),
+        distance=torch.cat([g.distance for g in goings]),
+    )
+    return *_joined(list(zip(logits, solutions, strict=True))), going, _join_states(states)
+
+
+@dataclass(frozen=True)
+class _Going:
+    """What an exit decides.
+
+    Attributes:
+        rows: The rows that go on, int64; one that failed has no lead, and ends here.
+        distance: How far the lead of each row is from the threshold, (batch,) float64.
+    """
+
+    rows: Tensor
+    distance: Tensor
+
+    @classmethod
+    def at(cls, logits: Tensor, threshold: float | None) -> _Going:
+        """Decide by leads; without a threshold all rows end."""
+        lead, _ = top_two(logits)
+        if threshold is None:
+            none = torch.zeros(0, dtype=torch.int64, device=lead.device)
+            return cls(none, torch.full_like(lead, torch.inf))
+        return cls((lead <= threshold).nonzero().squeeze(1), (lead - threshold).abs())
 
 
 def _solve_chunk(
@@ -204,17 +243,39 @@ def _solve_padded(
     return logits[:count], *fields
 
 
+def _in_shares(
+    model: EquilibriumModel, x: Tensor, sizes: Sequence[int], work: Callable[[slice], Made]
+) -> list[Made]:
+    """Return the work on each share of the rows: in threads where the model computes rows alone."""
+    threads = torch.get_num_threads() if computes_rows_alone(model, x) else 1
+    step = _share(len(x), threads, sizes)
+    parts = [slice(low, low + step) for low in range(0, len(x), step)]
+    if threads > 1 and len(parts) > 1:
+        return in_threads(work, parts)
+    return [work(part) for part in parts]
+
+
 def _share(rows: int, threads: int, sizes: Sequence[int]) -> int:
-    """Return how many rows a thread takes at once: one of the sizes, so that few are padded.
+    """Return how many rows a thread takes at once: the largest size by which all are done in time.
 
-    A thread by itself takes the largest, whatever the rows.
+    Time is counted in rows, padding included, and may be a twentieth longer than it could be: few
+    rows at once take longer each. A thread by itself takes the largest, whatever the rows.
 
-    >>> _share(400, 1, BATCH_SIZES), _share(400, 2, BATCH_SIZES), _share(10, 2, BATCH_SIZES)
-    (400, 192, 16)
+    >>> _share(400, 1, BATCH_SIZES), _share(400, 2, BATCH_SIZES), _share(2000, 2, BATCH_SIZES)
+    (400, 192, 320)
     """
     if threads == 1:
         return sizes[-1]
-    return max((size for size in sizes if size * threads <= rows + threads - 1), default=sizes[0])
+
+    def longest(size: int) -> int:
+        whole, rest = divmod(rows, size)
+        busy = [size * (whole // threads + (k < whole % threads)) for k in range(threads)]
+        if rest:
+            busy[-1] += next(padded for padded in sizes if padded >= rest)
+        return max(busy)
+
+    in_time = 1.05 * min(map(longest, sizes))
+    return max(size for size in sizes if longest(size) <= in_time)
 
 
 def _pad(rows: Tensor, size: int) -> Tensor:  # (count, ...) -> (size, ...)
@@ -225,6 +286,17 @@ def _pad(rows: Tensor, size: int) -> Tensor:  # (count, ...) -> (size, ...)
 
 def _cut(tree: Any, low: int, high: int) -> Any:
     return map_tree(lambda part: part[low:high], tree)
+
+
+def _taken(state0: State | None, part: slice) -> State | None:
+    return None if state0 is None else _cut(state0, part.start, part.stop)
+
+
+def _joined(parts: Sequence[tuple[Tensor, Solution]]) -> tuple[Tensor, Solution]:
+    if len(parts) == 1:
+        return parts[0]
+    logits, solutions = zip(*parts, strict=True)
+    return torch.cat(logits), _join(solutions)
 
 
 def _join(solutions: Sequence[Solution]) -> Solution:
@@ -239,5 +311,7 @@ def _join(solutions: Sequence[Solution]) -> Solution:
 
 
 def _join_states(states: Sequence[State]) -> State:
+    if len(states) == 1:
+        return states[0]
     parts = tuple(torch.cat(part) for part in zip(*map(leaves, states), strict=True))
     return parts[0] if isinstance(states[0], Tensor) else parts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -68,10 +68,11 @@ class Settling:
         return tuple(thresholds)
 
     def labelled(self, images: Tensor) -> tuple[Labels, Solution]:  # images: (rows, C, H, W)
-        """Return labels, and what was spent on each row."""
+        """Return labels, and what was spent on each row; no states."""
         images = images.to(device=self.classifier.device, dtype=self.classifier.dtype)
         found, solution = self._predicted(images)
         rows, state = np.arange(len(images)), solution.state
+        solution = replace(solution, state=())  # nobody asks where a settled draw has come to
         for threshold in self.fit.thresholds:
             unclear = np.flatnonzero(found.lead[rows] <= threshold)
             if not len(unclear):
@@ -81,7 +82,8 @@ class Settling:
             start = select_rows(state, torch.from_numpy(unclear).to(images.device))
             some, solved = self._solved(images[places], start)
             found.label[rows], found.lead[rows] = some.label, some.lead
-            solution, state = solution.continued(places, solved), solved.state
+            state = solved.state
+            solution = solution.continued(places, replace(solved, state=()))
         return found, solution
 
     def _predicted(self, images: Tensor) -> tuple[Labels, Solution]:

@@ -35,7 +35,8 @@ class Solution:
     """The outcome of a solve of B rows.
 
     Attributes:
-        state: The states reached, built like the start; NaN throughout in NONFINITE rows.
+        state: The states reached, built like the start, NaN throughout in NONFINITE rows; empty
+            where they were not kept.
         status: `Status` of each row, shape (B,), uint8.
         steps: Steps each row spent, shape (B,), int32.
         residual: Relative residual ||f(z) - z|| / ||f(z)|| of each row at the last z where the
