@@ -117,9 +117,7 @@ def measure(options: argparse.Namespace, ledger: Ledger) -> bool:
     slow = certifier(model, full)
     reference = options.reference or str(model.solver)
     # As many rows at once as it takes by itself: with exits more than `Work.batch`.
-    fast = certifier(
-        model, full, reference=reference, dtype=options.precision, batch_size=None
-    )
+    fast = certifier(model, full, reference=reference, dtype=options.precision, batch_size=None)
     for who, one in (("slow", slow), ("ours", fast)):
         ledger.note(who, one.configuration | {"margin": one.classifier.margin})
     part = replace(full, n=options.timed_n)

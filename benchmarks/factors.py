@@ -4,10 +4,10 @@
 
 From the model as it was trained, 30 Anderson steps per draw in float32, to few steps of the fast
 cell in bfloat16, early exits, and the serialized certificate beside all. (A processor that has no
-instructions for products of bfloat16 stays with float32: `--precision`.) All steps certify an image in turns
-before the next image starts. Standard certificates are timed at `--n` draws and scaled to 10,000,
-in proportion to the draws; serialized ones are timed at 10,000 (`--srs-n`), since their audit does
-not grow in proportion. Every step is another reference classifier than the one before
+instructions for products of bfloat16 stays with float32: `--precision`.) All steps certify an image
+in turns before the next image starts. Standard certificates are timed at `--n` draws and scaled to
+10,000, in proportion to the draws; serialized ones are timed at 10,000 (`--srs-n`), since their
+audit does not grow in proportion. Every step is another reference classifier than the one before
 where its `reference` or `precision` differs, so radii stand beside the times. Writes OUT.json,
 OUT.md and (with matplotlib) OUT.svg.
 """
@@ -82,8 +82,8 @@ def steps(model: str, precision: str) -> list[Step]:
     return [replace(s, precision=precision) if s.precision == "quick" else s for s in kept]
 
 
-def prepared(step: Step, name: str, model: Any, work: Work, srs_n: int) -> dc.Certifier:
-    """Return the certifier of one step of the model of this name."""
+def prepared(step: Step, model: Any, work: Work, srs_n: int, name: str = "") -> dc.Certifier:
+    """Return the certifier of one step, for the model of this name."""
     reference = {"own": str(model.solver), "exits": EXITS.get(name)}.get(step.reference)
     ours = certifier(
         model,
@@ -194,7 +194,7 @@ def main() -> None:
     data = dc.load_data(options.data, split="test")
     work = Work(sigma=options.sigma, n=options.n)
     chosen = steps(options.model, options.precision)
-    ours = {s.name: prepared(s, options.model, model, work, options.srs_n) for s in chosen}
+    ours = {s.name: prepared(s, model, work, options.srs_n, options.model) for s in chosen}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in ours}
     for place in track(range(options.images), f"factors of {options.model}"):
         example = data[place * options.skip]

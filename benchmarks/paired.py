@@ -76,9 +76,14 @@ def paired_summary(
         return out
     pairs = [Pair(**image["pair"]) for image in images]
     out |= _radii(pairs, sigma, alpha)
-    out["ours_in_full"] = _in_full(images)
     timed = [v for k, v in results.items() if k.startswith("time ")]
+    out["ours_in_full"] = _in_full(images)
     out["time"] = _times(timed, n) if timed else None
+    draws = timed[0]["draws"] - timed[0]["timed_n"] + n if timed else n
+    out["cell_evaluations_per_draw"] = {
+        "images": _evaluations(images) / draws,
+        "timed": _evaluations(timed) / draws if timed else None,
+    }
     out["labels"] = results.get("labels")
     return out
 
@@ -113,6 +118,11 @@ def _radii(pairs: list[Pair], sigma: float, alpha: float) -> dict[str, Any]:
             "ratio": ratio_interval(fast * fast_right, slow * slow_right, _ratio_of_means),
         },
     }
+
+
+def _evaluations(certified: list[dict[str, Any]]) -> float:
+    """Return the mean cell evaluations of our certificates."""
+    return statistics.fmean(one["ours"]["cell_evaluations"] for one in certified)
 
 
 def _in_full(images: list[dict[str, Any]]) -> dict[str, Any]:
@@ -193,6 +203,11 @@ def report(found: dict[str, Any]) -> str:
             f"(scaled from {spent['other_timed_draws']:,} draws) and "
             f"{spent['ours_seconds_per_image']:.2f}: {spent['ratio']:.1f} times less; in single "
             "turns {:.1f} to {:.1f}.".format(*spent["ratio_in_turns_range"])
+        )
+        each = found["cell_evaluations_per_draw"]
+        lines.append(
+            f"Cell evaluations a draw of ours: {each['images']:.2f} over all images, "
+            f"{each['timed']:.2f} over those that were timed."
         )
     if found["labels"]:
         both = found["labels"]

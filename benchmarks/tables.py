@@ -16,6 +16,7 @@ from typing import Any
 
 from console import markdown
 from factors import table as factors_table
+from paired import paired_summary
 from paired import report as paired_report
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
@@ -121,7 +122,17 @@ def _timed(content: dict[str, Any]) -> int:
 
 
 def _paired(content: dict[str, Any]) -> str:
-    return paired_report(content["summary"]) if "summary" in content else ""
+    if "summary" not in content:
+        return ""
+    slow, ours, settings = content["slow"], content["ours"], content["settings"]
+    found = paired_summary(
+        content["results"], sigma=settings["sigma"], alpha=settings["alpha"], n=settings["n"]
+    )
+    sides = (
+        f"{settings['model']}: slow is {slow['reference']} in {slow['dtype']}, ours "
+        f"{ours['reference']} in {ours['dtype']}.\n\n"
+    )
+    return sides + paired_report(found)
 
 
 def _certified(content: dict[str, Any]) -> str:

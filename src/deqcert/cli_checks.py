@@ -194,8 +194,8 @@ def tune(
     from deqcert.checks import tune as run_tuning
     from deqcert.checks.console import console_steps
     from deqcert.data import load_data
-    from deqcert.models import load_model
     from deqcert.errors import ConfigurationError
+    from deqcert.models import load_model
     from deqcert.results.files import write_atomically
 
     if out_file is not None and out_file.exists():
@@ -215,7 +215,9 @@ def tune(
             seed=seed,
             watch=watch,
         )
-    content = json.dumps({"data": data, "split": split, "model": model, **found.to_json()}, indent=1)
+    content = json.dumps(
+        {"data": data, "split": split, "model": model, **found.to_json()}, indent=1
+    )
     if out_file is not None:
         out_file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out_file, content + "\n")

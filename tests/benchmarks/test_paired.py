@@ -54,13 +54,14 @@ def test_a_worse_classifier_is_not_within():
 
 
 def results(pairs: list[Pair]) -> dict:
-    full = {"seconds": 0.5, "radius": 0.6}
+    full = {"seconds": 0.5, "radius": 0.6, "cell_evaluations": 30_300}
     found = {
         f"image {k}": {"pair": asdict(p), "ours": {**full, "prediction": p.fast_class}}
         for k, p in enumerate(pairs)
     }
     found["time 0"] = {
-        "draws": 500, "timed_n": 400, "seconds_per_draw": 0.01, "ours": {"seconds": 0.5},
+        "draws": 500, "timed_n": 400, "seconds_per_draw": 0.01,
+        "ours": {"seconds": 0.5, "cell_evaluations": 20_200},
     }  # fmt: skip
     return found
 
@@ -77,6 +78,7 @@ def test_summary_of_equal_sides():
     assert found["time"]["ratio"] == pytest.approx(202)
     assert found["time"]["other_timed_draws"] == 500
     assert "202.0 times less" in report(found)
+    assert "of ours: 3.00 over all images, 2.00 over those that were timed" in report(found)
 
 
 def test_summary_tells_classes_and_radii_apart():

@@ -22,7 +22,12 @@ def read(path: Path) -> dict:
 
 
 def test_factors(tmp_path, call, monkeypatch):
-    kept = ("as trained, 30 Anderson steps", "few steps", "few steps, serialized")
+    kept = (
+        "as trained, 30 Anderson steps",
+        "few steps",
+        "few steps, serialized",
+        "few steps, early exits",
+    )
     short = {"anderson:30": "anderson:4"}
     steps = [
         replace(s, reference=short.get(s.reference, s.reference))
@@ -40,6 +45,7 @@ def test_factors(tmp_path, call, monkeypatch):
     assert rows[kept[0]]["cell_evaluations_per_draw"] == 4
     assert rows["few steps"]["cell_evaluations_per_draw"] == 3
     assert rows["few steps"]["timed_draws"] == 200
+    assert 1 < rows["few steps, early exits"]["cell_evaluations_per_draw"] < 3
     assert (tmp_path / "factors.svg").exists()
     call(factors.main, line)
     assert read(tmp_path / "factors.json") == found

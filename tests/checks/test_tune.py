@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_fewer_other_labels_never_cost_less(found):
     by_name = {c.reference: c.evaluations for c in found.chosen}
     spent = [by_name[name] for name in found.chosen_for if name is not None]
     assert len(spent) >= 3
-    assert all(later >= 0.95 * earlier for earlier, later in zip(spent, spent[1:], strict=False))
+    assert all(later >= 0.95 * earlier for earlier, later in pairwise(spent))
 
 
 def test_a_limit_between_two_takes_the_stricter_one(found):

@@ -1,4 +1,4 @@
-"""Early exits of a reference classifier: which rows stop where, and what counts near a threshold."""
+"""Early exits of a reference classifier: which rows stop where, what counts near a threshold."""
 
 from __future__ import annotations
 
@@ -97,8 +97,9 @@ def test_rows_that_fail_end_at_the_next_exit_and_disturb_no_other(model, noisy):
 def test_the_margin_covers_the_leads_at_the_exits_and_at_the_end():
     model = dc.load_model("mdeq-digits-s050")
     margins = {
-        solver: dc.Certifier(model, sigma=0.5, method="standard", reference=solver)
-        .classifier.margin
+        solver: dc.Certifier(
+            model, sigma=0.5, method="standard", reference=solver
+        ).classifier.margin
         for solver in ("picard:1", "picard:2", "picard:8", EXITS)
     }
     assert margins[EXITS] == max(margins[f"picard:{k}"] for k in (1, 2, 8)) < NO_LEAD

@@ -18,16 +18,19 @@ from deqcert.checks.tune_result import Choice, Tuning
 from deqcert.data import Dataset
 from deqcert.errors import ConfigurationError
 from deqcert.models import EquilibriumModel
-from deqcert.smoothing.classifier import ReferenceClassifier, precision_name
+from deqcert.smoothing.classifier import Labels, ReferenceClassifier, precision_name
 from deqcert.smoothing.noise import NoiseSource, check_seed
 from deqcert.smoothing.settings import check_count, check_number
 from deqcert.solvers import SolverSpec, State
+from deqcert.solvers.spec import Exit
 from deqcert.stats import clopper_pearson_upper
 
 LIMITS = (0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 """Shares of labels that may differ, for each of which the cheapest classifier is looked for."""
 
 _ONE = SolverSpec("picard", 1)
+_EXITS = 2
+"""A third one pays for its looks nowhere (docs/steps.md)."""
 _SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7)
 """Shares of rows that go on at an exit; its lead is the quantile, to two digits."""
 
@@ -173,9 +176,11 @@ def _look(
     most: int,
 ) -> _Seen:
     goal, _ = classifier.labelled(noisy, spec=wanted)
-    found, state = [], None
+    found: list[Labels] = []
+    state: State | None = None
     for _ in range(most):
-        labels, state = _step(classifier, noisy, state)
+        labels, solution = classifier.labelled(noisy, spec=_ONE, state0=state)
+        state = solution.state
         found.append(labels)
     return _Seen(
         np.stack([labels.label for labels in found]),
@@ -185,11 +190,6 @@ def _look(
     )
 
 
-def _step(classifier: ReferenceClassifier, noisy: torch.Tensor, state: State | None):
-    labels, solution = classifier.labelled(noisy, spec=_ONE, state0=state)
-    return labels, solution.state
-
-
 @dataclass(frozen=True)
 class _Candidate:
     spec: SolverSpec
@@ -197,39 +197,62 @@ class _Candidate:
     differing: float
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """Some exits, and what they leave.
+
+    Attributes:
+        exits: The exits so far.
+        cost: What they cost a row, mean, in cell evaluations.
+        lost: Share of all rows that ended with another label.
+        going: 1 for each row that goes on, 0 for the others.
+    """
+
+    exits: tuple[Exit, ...]
+    cost: float
+    lost: float
+    going: np.ndarray  # (N,) float32
+
+    @property
+    def steps(self) -> int:
+        """Steps that were taken."""
+        return self.exits[-1][0] if self.exits else 0
+
+    def cost_until(self, steps: int, look: float) -> float:
+        """Return the cost if the rows that go on are looked at after so many steps."""
+        return self.cost + float(self.going.mean()) * (steps - self.steps + look)
+
+
 def _candidates(seen: _Seen, look: float) -> Iterator[_Candidate]:
     """Give every reference that is looked at, with its cost and the share of other labels."""
     most, total = seen.label.shape
     wrong = (seen.label != seen.goal).astype(np.float32)
-    for exits, cost, lost, going in _with_exits(seen, wrong, look):
-        first = exits[-1][0] if exits else 0
-        at_end = wrong @ going / total
-        for steps in range(first + 1, most + 1):
+    for begun in _begun(seen, wrong, look):
+        at_end = wrong @ begun.going / total
+        for steps in range(begun.steps + 1, most + 1):
             yield _Candidate(
-                SolverSpec("picard", steps, exits=exits),
-                cost + going.mean() * (steps - first + look),
-                lost + float(at_end[steps - 1]),
+                SolverSpec("picard", steps, exits=begun.exits),
+                begun.cost_until(steps, look),
+                begun.lost + float(at_end[steps - 1]),
             )
 
 
-def _with_exits(
-    seen: _Seen, wrong: np.ndarray, look: float
-) -> Iterator[tuple[tuple[tuple[int, float], ...], float, float, np.ndarray]]:
-    """Give exits, what they cost, the labels they get wrong, and which rows go on (1) or not."""
+def _begun(seen: _Seen, wrong: np.ndarray, look: float) -> Iterator[_Begun]:
+    """Give all choices of no exit, one and two."""
     most, total = seen.label.shape
-    stack = [((), 0.0, 0.0, np.ones(total, np.float32))]
-    while stack:
-        exits, cost, lost, going = stack.pop()
-        yield exits, cost, lost, going
-        if len(exits) == 2:
+    left = [_Begun((), 0.0, 0.0, np.ones(total, np.float32))]
+    while left:
+        begun = left.pop()
+        yield begun
+        if len(begun.exits) == _EXITS:
             continue
-        before = exits[-1][0] if exits else 0
-        for steps in range(before + 1, most):
-            spent = cost + going.mean() * (steps - before + look)
+        for steps in range(begun.steps + 1, most):
             for lead in seen.leads_at(steps):
-                further = going * (seen.lead[steps - 1] <= lead)
-                ended = float(wrong[steps - 1] @ (going - further)) / total
-                stack.append(((*exits, (steps, lead)), spent, lost + ended, further))
+                going = begun.going * (seen.lead[steps - 1] <= lead)
+                ended = float(wrong[steps - 1] @ (begun.going - going)) / total
+                exits = (*begun.exits, (steps, lead))
+                cost = begun.cost_until(steps, look)
+                left.append(_Begun(exits, cost, begun.lost + ended, going))
 
 
 def _cheapest(found: Sequence[_Candidate], limit: float) -> SolverSpec | None:

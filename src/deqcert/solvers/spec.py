@@ -26,8 +26,8 @@ _USED["broyden"] = ("memory", "mixing")
 class SolverSpec:
     """Settings of one fixed-point solve; equal settings are equal values with one string form.
 
-    >>> SolverSpec.parse("anderson:30:1e-3")
-    SolverSpec(name='anderson', max_steps=30, tol=0.001, memory=6, ridge=0.0001, mixing=1.0, exits=())
+    >>> SolverSpec.parse("anderson:30:1e-3") == SolverSpec("anderson", 30, tol=1e-3, memory=6)
+    True
     >>> str(SolverSpec("anderson", 30, mixing=0.8))
     'anderson:30,mixing=0.8'
     >>> SolverSpec.parse("picard:8,exits=2@0.7+4@0.15").exits
