@@ -186,11 +186,45 @@ def _draws(content: dict[str, Any]) -> str:
     return markdown(["method", "n", "seconds", "peak MB"], rows) if rows else ""
 
 
+def _tuned(content: dict[str, Any]) -> str:
+    """Return the references chosen by `deqcert tune`, beside 30 Anderson steps and plain ones."""
+    head = ["at most other labels", "reference", "cell ev.", "looks", "cost", "other labels"]
+    head += ["right", "plain steps, cost"]
+    chosen = {c["reference"]: c for c in content["chosen"]}
+    rows = []
+    for limit, name in zip(content["limits"], content["chosen_for"], strict=True):
+        if name is None:
+            continue
+        c = chosen[name]
+        kept = [p for p in content["plain"] if p["differing"] <= limit]
+        plain = min(kept, key=lambda p: p["cost"], default=None)
+        rows.append(
+            [
+                f"{100 * limit:g} %",
+                f"`{name}`",
+                f"{c['evaluations']:.2f}",
+                f"{c['classifications']:.2f}",
+                f"{c['cost']:.2f}",
+                f"{100 * c['differing']:.2f} %, below {100 * c['differing_upper']:.2f}",
+                f"{100 * c['accuracy']:.1f} %",
+                f"`{plain['reference']}`, {plain['cost']:.2f}" if plain else "",
+            ]
+        )
+    note = (
+        f"{content['model']}, {content['data']} {content['split']}, sigma {content['sigma']:g}, "
+        f"{content['precision']}; other labels than {content['against']}, which is right in "
+        f"{100 * content['accuracy']:.1f} %. Chosen on {content['images'] // 2:,} images x "
+        f"{content['copies']} copies, measured on as many others.\n"
+    )
+    return f"{markdown(head, rows)}\n{note}"
+
+
 SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("Each factor switched on", "factors*.json", _factors),
     ("The same work elsewhere", "same_work*.json", _same_work),
     ("Certificates elsewhere", "certify_beside*.json", _certified),
     ("End to end", "end_to_end*.json", _paired),
+    ("References with early exits", "tune/*.json", _tuned),
     ("One cell evaluation", "cell_cost*.json", _cell),
     ("Cost against the number of draws", "cost_against_n*.json", _draws),
     ("Cost against batch and model size", "cost_against_size*.json", _size),

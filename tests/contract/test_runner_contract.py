@@ -149,8 +149,8 @@ def test_proved_labels(hands: dict[str, Any], tmp_path: Path):
 def test_noise_that_devices_make(hands: dict[str, Any], tmp_path: Path):
     make = lambda: poisoned_certifier(noise_stream=DEVICE_STREAM)  # noqa: E731
     digits, plain, run = load_data("digits"), tmp_path / "plain", tmp_path / "run"
-    certify_dataset(make(), digits, out=plain, limit=3, seed=3)
-    certify_dataset(make(), digits, out=run, limit=3, seed=3, **hands)
+    certify_dataset(make(), digits, out=plain, limit=2, seed=3)
+    certify_dataset(make(), digits, out=run, limit=2, seed=3, **hands)
     assert records_of(run) == records_of(plain)
     assert {record["noise"] for record in records_of(run).values()} == {DEVICE_STREAM}
 

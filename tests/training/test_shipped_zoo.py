@@ -47,12 +47,13 @@ def test_it_is_as_good_as_its_card_says(name, originals):
     model = load_model(name)
     assert model.card is not None
     data = load_data(model.card["data"]["name"], split="test", folder=originals)
-    images, labels = data.batch(np.arange(0, len(data), 20))
+    every = 40 if "conv" in name else 20  # exact solves by convolutions take a while
+    images, labels = data.batch(np.arange(0, len(data), every))
     generator = torch.Generator().manual_seed(5)
     noisy = images + model.card["sigma"] * torch.randn(images.shape, generator=generator)
     logits, _ = solve_rows(inference_copy(model), noisy, model.solver)
     share = float((logits.argmax(dim=1) == labels).double().mean())
     stated = model.card["test"]["accuracy"]
-    # Both are shares of samples, this one of 500 images.
+    # Both are shares of samples, this one of 250 or 500 images.
     assert share == pytest.approx(stated, abs=4 * math.sqrt(stated * (1 - stated) / len(images)))
     assert stated > LEAST[name]
