@@ -44,7 +44,9 @@ def summary(folder: Path) -> str:
 
 
 def _machine(content: dict[str, Any]) -> str:
-    m = content["machine"]
+    m = content.get("machine")
+    if m is None:
+        return ""  # shares and counts, which no machine changes
     threads = content.get("settings", {}).get("threads", m["threads"])
     told = f" ({m['instructions']})" if "instructions" in m else ""  # older results do not say
     return (
