@@ -121,7 +121,8 @@ class Certificate(_Claim):
         steps: Quantiles of steps per estimation solve, by name (``"0.5"``, ``"1.0"`` ...).
         residual: Quantiles of the final relative residual per estimation solve.
         unconverged: Estimation solves that failed, or that had a tolerance and missed it.
-        cell_evaluations: Cell evaluations spent on this certificate, audits and pilot included.
+        cell_evaluations: Cell evaluations spent on this certificate, audits and pilot included;
+            looks at logits are not counted.
         seconds: Wall-clock seconds spent.
     """
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import deqcert as dc
+from deqcert.checks import AttackSpec, attack_run, verify
 from deqcert.errors import ConfigurationError
 from deqcert.models import EquilibriumModel, inference_copy, solve_rows
 from deqcert.models.rows import top_two
@@ -151,3 +152,19 @@ def test_rows_meet_in_larger_batches_where_the_memory_allows():
     assert plain.batch_size == 400
     exits = dc.Certifier(digits, sigma=0.5, method="standard", reference=EXITS)
     assert exits.batch_size == 2000
+
+
+def test_a_run_with_exits_is_replayed_to_the_bit_and_withstands_attacks(tmp_path):
+    """Attacks follow the gradient of all steps and are judged by the classifier as it is."""
+    certifier = dc.Certifier(
+        dc.load_model("mdeq-digits-s050"), sigma=0.5, n=200, method="standard", reference=EXITS
+    )
+    run = dc.certify_dataset(
+        certifier, dc.load_data("digits"), out=tmp_path / "run", limit=3, seed=0
+    )
+    found = verify(run.path, replays=3, seed=0)
+    assert found.clean, found.problems
+    assert len(found.replayed) == 3
+    spec = AttackSpec(distances=(0.5,), steps=3, samples=4, n=100)
+    attacked = attack_run(run.path, spec=spec, limit=1, seed=0)
+    assert attacked.fallen_inside == ()

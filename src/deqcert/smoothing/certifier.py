@@ -52,7 +52,9 @@ class Certifier:
         alpha: Failure probability of one certificate, in (0, 1).
         method: ``"standard"``, ``"srs"``, ``"proved"`` (models that prove labels: monotone DEQs) or
             ``"srs-paper"`` (no guarantee).
-        reference: Solver of the base classifier; default: the model's own, else anderson:30.
+        reference: Solver of the base classifier; default: the model's own, else anderson:30. May
+            have early exits, such as ``"picard:7,exits=2@0.69+4@0.15"`` (`SolverSpec`,
+            `checks.tune`).
         serial: Solver of serialized draws; default anderson:3, or picard:1 where the reference
             takes at most 5 steps or the start is linear. Of ``proved`` only the number of steps
             counts, the most a draw may take to its proof; default: that of the reference.
