@@ -30,7 +30,7 @@ LIMITS = (0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 
 _ONE = SolverSpec("picard", 1)
 _EXITS = 2
-"""A third one saved 1 to 6 % (docs/steps.md), and would take a hundred times as many choices."""
+"""Exits at most; a third one would take a hundred times as many choices."""
 _SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7)
 """Shares of rows that go on at an exit; its lead is the quantile, to two digits."""
 
