@@ -21,15 +21,22 @@ class Ledger:
         path: JSON file, created with its folder.
         settings: Plain JSON values.
         again: Measure everything once more.
+        device: What is measured, beside the processor.
 
     Raises:
         ValueError: The file holds results of other settings.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any], *, again: bool = False) -> None:
+    def __init__(
+        self, path: Path, settings: dict[str, Any], *, again: bool = False, device: str = "cpu"
+    ) -> None:
         self.path = path
         settings = json.loads(json.dumps(settings))
-        self.content: dict[str, Any] = {"settings": settings, "machine": machine(), "results": {}}
+        self.content: dict[str, Any] = {
+            "settings": settings,
+            "machine": machine(device),
+            "results": {},
+        }
         if path.exists() and not again:
             found = json.loads(path.read_text(encoding="utf-8"))
             if found["settings"] != settings:

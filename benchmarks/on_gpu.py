@@ -154,7 +154,8 @@ def main() -> int:
     options = parser.parse_args()
     end = time.monotonic() + 60 * options.minutes
     settings = {"n": options.n, "device": options.device}
-    ledger = Ledger(options.out.with_suffix(".json"), settings, again=options.again)
+    out = options.out.with_suffix(".json")
+    ledger = Ledger(out, settings, again=options.again, device=options.device)
     cases = (options.models, options.precisions, options.solvers, options.streams, options.ways)
     for name, precision, solver, stream, how in itertools.product(*cases):
         key = f"{name}, {precision}, {solver}, {stream}, {how}"

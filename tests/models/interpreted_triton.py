@@ -9,21 +9,26 @@ from __future__ import annotations
 import copy
 import os
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+import triton.language as tl
 from torch import Tensor
+from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from deqcert.models import build, gpu_kernels, inference_copy, solve_rows
 from deqcert.models.cell_kernels import Norm
 from deqcert.models.fused_cell import FusedCell
+from deqcert.models.gpu_ends import GpuHead, GpuStem, gpu_end
 from deqcert.models.gpu_kernels import GpuKernels
 from tests.models.made import tiny_mdeq, use_batch_statistics
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "to be run with TRITON_INTERPRET=1"
 
 SINGLE, HALF = torch.float32, torch.bfloat16
-KERNELS = GpuKernels(torch.device("cpu"))
+CPU = torch.device("cpu")
+KERNELS = GpuKernels(CPU)
 EPS = 1e-5
 # (channels, groups, height, width), numbers of a tile: the last ones make several of an image.
 SHAPES = [
@@ -44,6 +49,21 @@ SHAPES = [
 TOLERANCE = {SINGLE: 2e-6, HALF: 2.0**-7}
 shapes = pytest.mark.parametrize(("shape", "most"), SHAPES)
 precisions = pytest.mark.parametrize("dtype", [SINGLE, HALF])
+
+
+@pytest.fixture(autouse=True)
+def exact_products(monkeypatch):
+    """Triton's interpreter multiplies the bits of bfloat16; and a sum may depend on its place."""
+
+    def wide(x):
+        data = x.data.view(np.uint16).astype(np.uint32) << 16 if x.dtype == tl.bfloat16 else x.data
+        return data.view(np.float32).astype(np.float64)
+
+    def create_dot(self, a, b, total, *rest):
+        products = np.matmul(wide(a), wide(b)).astype(np.float32)
+        return TensorHandle(products + total.data, total.dtype.scalar)
+
+    monkeypatch.setattr(InterpreterBuilder, "create_dot", create_dot)
 
 
 def images(shape, dtype, *, seed=0, rows=2) -> Tensor:
@@ -128,6 +148,57 @@ def test_fusion(monkeypatch, channels, size, sources, most, dtype):
     close(out, expected.relu(), dtype)
 
 
+@precisions
+@pytest.mark.parametrize(
+    ("inner", "outer", "kernel", "stride", "size"),
+    [
+        (8, 40, 3, 1, (6, 5)),
+        (40, 8, 3, 1, (4, 4)),
+        (8, 16, 3, 2, (7, 6)),
+        (3, 8, 3, 1, (9, 7)),
+        (5, 7, 1, 1, (3, 3)),
+        (32, 160, 1, 1, (2, 2)),
+        (2, 130, 3, 2, (1, 1)),
+        (1, 4, 5, 1, (4, 3)),
+    ],
+)
+def test_convolution_and_what_follows_it(inner, outer, kernel, stride, size, dtype):
+    torch.manual_seed(2)
+    with_bias = outer != 40
+    plain = torch.nn.Conv2d(inner, outer, kernel, stride, kernel // 2, bias=with_bias)
+    ours = KERNELS.conv(plain, dtype)
+    x = images((inner, 1, *size), dtype, rows=3)
+    given = x.clone()
+    exact = copy.deepcopy(plain).double()
+    exact.weight.data = plain.weight.to(dtype).double()
+    with torch.no_grad():
+        expected = exact(x.double())
+    shape = (outer, 1, *expected.shape[2:])
+    close(ours(x), expected, dtype)
+    shortcut, other = (images(shape, dtype, seed=seed, rows=3) for seed in (3, 4))
+    close(ours(x, relu=True), expected.relu(), dtype)
+    close(ours(x, shortcut=shortcut), expected + shortcut.double(), dtype)
+    whole = ours(x, shortcut=shortcut, relu=True, other=other)
+    close(whole, (expected + shortcut.double()).relu() + other.double(), dtype)
+    assert whole.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(x, given)
+    assert ours.channels == outer
+    alone = ours(x[1:2], shortcut=shortcut[1:2], relu=True, other=other[1:2])
+    assert torch.equal(alone, whole[1:2])
+
+
+@precisions
+def test_a_convolution_keeps_what_is_not_finite_in_its_row(dtype):
+    ours = KERNELS.conv(torch.nn.Conv2d(4, 6, 3, padding=1), dtype)
+    x = images((4, 1, 5, 5), dtype, rows=3)
+    spoilt = x.clone()
+    spoilt[1, 2, 2, 2] = torch.nan
+    clean, dirty = ours(x, relu=True), ours(spoilt, relu=True)
+    assert torch.equal(clean[[0, 2]], dirty[[0, 2]])
+    assert bool(dirty[1, :, 1:4, 1:4].isnan().all())
+    assert torch.equal(dirty[1, :, 0], clean[1, :, 0])
+
+
 def test_a_large_mean_costs_no_digits():
     shape = (8, 2, 6, 6)
     far, norm = images(shape, SINGLE) + 4096.0, norm_for(shape, seed=1)
@@ -192,7 +263,10 @@ def made(name: str, dtype: torch.dtype):
     assert isinstance(numba.f, FusedCell)
     half = copy.deepcopy(numba)
     # From weights that have not lost half of their bits, as the cell of numba.
-    half.f = FusedCell(inference_copy(model, dtype=SINGLE).f.plain, dtype, KERNELS)
+    single = inference_copy(model, dtype=SINGLE)
+    half.f = FusedCell(single.f.plain, dtype, KERNELS)
+    half.stem = gpu_end(single.stem.plain, dtype, CPU)
+    half.head = gpu_end(getattr(single.head, "plain", single.head), dtype, CPU)
     return exact, numba, half
 
 
@@ -225,13 +299,24 @@ def test_the_cell_is_the_plain_one_and_that_of_numba(name, dtype):
 
 @torch.no_grad()
 @precisions
-def test_bits_do_not_depend_on_the_batch(dtype, monkeypatch):
+@pytest.mark.parametrize("name", ["3", "even"])
+def test_stem_and_head_are_the_plain_ones(name, dtype):
+    exact, _, ours = made(name, dtype)
+    assert isinstance(ours.stem, GpuStem)
+    assert isinstance(ours.head, GpuHead)
+    x = torch.rand(3, *ours.input_shape).to(dtype)
+    bound = {SINGLE: 3e-6, HALF: 0.03}[dtype]
+    assert distance(ours.stem(x), exact.stem(x.double())) < bound
+    state, _ = start(ours, 3, dtype)
+    logits = ours.head(state)
+    assert logits.dtype == SINGLE
+    assert distance(logits, exact.head(tuple(part.double() for part in state))) < bound
+
+
+@torch.no_grad()
+@precisions
+def test_bits_do_not_depend_on_the_batch(dtype):
     _, _, ours = made("2", dtype)
-    # Of the kernels alone: convolutions of the CPU differ in the tiniest batches.
-    conv = F.conv2d
-    monkeypatch.setattr(
-        F, "conv2d", lambda x, *rest: torch.cat([conv(row[None], *rest) for row in x])
-    )
     state, top = start(ours, 3, dtype)
     whole = ours.f(state, top, None)
     for rows in (slice(0, 1), slice(1, 3)):

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deqcert.models import MDEQ, gpu_kernels, inference_copy
+from deqcert.models import MDEQ, gpu_kernels, inference_copy, triton_conv
 from deqcert.models.fused_cell import FusedCell
 
+OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int32: "i32"}
 
 
@@ -33,10 +34,8 @@ class Noted:
 
     def __getitem__(self, grid: tuple[int, int]) -> Any:
         def launch(*arguments: Any, **named: int) -> None:
-            types = tuple(
-                "*" + TYPES[a.dtype] if isinstance(a, Tensor) else "fp32" for a in arguments
-            )
-            options = {key: named.pop(key) for key in ("num_warps", "enable_fp_fusion")}
+            types = tuple(map(_type, arguments))
+            options = {key: named.pop(key) for key in OPTIONS if key in named}
             entry = Launch(self.name, types, tuple(named.items()), tuple(options.items()))
             self.launches.append(entry)
 
@@ -47,6 +46,8 @@ def launches_of(model: MDEQ, dtype: torch.dtype, monkeypatch: Any) -> list[Launc
     """Return what one row's first step and one step from elsewhere launch, each once."""
     noted = {name: Noted(name) for name in gpu_kernels.triton_kernels.KERNELS}
     monkeypatch.setattr(gpu_kernels.triton_kernels, "KERNELS", noted)
+    noted["conv"] = Noted("conv")
+    monkeypatch.setattr(triton_conv, "KERNELS", noted)
     copied = inference_copy(model, dtype=torch.float32)
     cell = FusedCell(copied.f.plain, dtype, gpu_kernels.GpuKernels(torch.device("cpu")))
     state = tuple(torch.zeros(2, *shape, dtype=dtype) for shape in model.config.state_shapes)
@@ -57,4 +58,6 @@ def launches_of(model: MDEQ, dtype: torch.dtype, monkeypatch: Any) -> list[Launc
 
 
 def _type(argument: Any) -> str:
-    return "*" + TYPES[argument.dtype] if isinstance(argument, Tensor) else "fp32"
+    if isinstance(argument, Tensor):
+        return "*" + TYPES[argument.dtype]
+    return "i32" if isinstance(argument, int) else "fp32"

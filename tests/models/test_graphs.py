@@ -154,14 +154,43 @@ def test_each_size_solver_and_kind_of_start_has_its_own(model):
     assert recorder.recorded == 5
 
 
-def test_early_stops_and_padded_batches_are_not_recorded(model):
+def test_early_stops_are_not_recorded(model):
     recorder = recording(model, Repeater())
     again_and_again(model, spec="picard:3:1e-3")
-    again_and_again(model, rows=17)
-    again_and_again(model, rows=15)
     assert recorder.recorded == 0
     again_and_again(model, rows=416)  # a whole batch and a whole one
     assert recorder.recorded == 2
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("spec", ["picard:3", "anderson:4"])
+def test_a_batch_is_filled_up_to_the_next_whole_one(model, spec, warm):
+    recorder = recording(model, Repeater())
+    start = solve_rows(model, images(model, 17, 50), "picard:1")[1].state if warm else None
+    for seed in range(graphs._BEFORE + 3):
+        x = images(model, 17, seed)
+        found = solve_rows(model, x, spec, start)
+        with unrecorded(model):
+            expected = solve_rows(model, x, spec, start)
+        same(found, expected)
+        assert len(found[0]) == 17
+    assert recorder.recorded == 1
+    more = images(model, 29, 3)
+    state = None if start is None else solve_rows(model, more, "picard:1")[1].state
+    replayed = recorder.replayed
+    found = solve_rows(model, more, spec, state)
+    assert (recorder.recorded, recorder.replayed) == (1, replayed + 1)  # that of 32 rows
+    with unrecorded(model):
+        same(found, solve_rows(model, more, spec, state))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Threads share the rows of a solve: what is counted here is counted for one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_neither_are_other_devices_streams_nor_gradients(model):

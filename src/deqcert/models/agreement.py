@@ -36,7 +36,7 @@ def drop_parts_that_disagree(model: EquilibriumModel) -> None:
     if why:
         _unwrap(model)
         warnings.warn(
-            f"the fast cell for this GPU is not used, but the plain one: {why}",
+            f"the fast parts for this GPU are not used, but the plain ones: {why}",
             PerformanceWarning,
             stacklevel=3,
         )
@@ -44,7 +44,7 @@ def drop_parts_that_disagree(model: EquilibriumModel) -> None:
 
 @torch.no_grad()
 def what_is_wrong(model: EquilibriumModel) -> str:
-    """Return why fast parts cannot be used, or nothing: two steps of some rows tell."""
+    """Return why fast parts cannot be used, or nothing: two steps and logits of some rows tell."""
     try:
         with plain_parts(model):
             first, second = _two_steps(model, None)
@@ -67,7 +67,7 @@ def _tested(part: FastPart) -> bool:
 def _two_steps(
     model: EquilibriumModel, after_first: list[Tensor] | None
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Return f(z0), and f of that or of what is given instead."""
+    """Return f(z0); of that or of what is given instead f, and the logits."""
     like = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(_ROWS, *model.input_shape, generator=generator).to(like.device, like.dtype)
@@ -75,7 +75,7 @@ def _two_steps(
     first = model.first_step(model.initial_state(injection), injection)
     given = first if after_first is None else after_first
     state = given if isinstance(first, Tensor) else tuple(leaves(given))
-    return leaves(first), leaves(model.cell(state, injection))
+    return leaves(first), [*leaves(model.cell(state, injection)), model.classify(state)]
 
 
 def _distance(x: Tensor, expected: Tensor) -> float:

@@ -31,6 +31,20 @@ class Norm:
     eps: float
 
 
+class Conv(Protocol):
+    """A convolution of images channels last.
+
+    Attributes:
+        channels: Those of the result.
+    """
+
+    channels: int
+
+    def __call__(self, x: Tensor) -> Tensor:  # (rows, in, H, W) -> (rows, out, H', W')
+        """Return the convolution of `x`, channels last, in fresh memory."""
+        ...
+
+
 class CellKernels(Protocol):
     """The kernels of one device.
 
@@ -50,6 +64,10 @@ class CellKernels(Protocol):
 
     def parts(self, rows: int, most: int) -> list[slice]:
         """Return the parts that a block takes so many rows in."""
+        ...
+
+    def conv(self, conv: nn.Module, dtype: torch.dtype) -> Conv:
+        """Return the fast form of a convolution, for images of this precision."""
         ...
 
     def norm(self, x: Tensor, out: Tensor, norm: Norm) -> None:

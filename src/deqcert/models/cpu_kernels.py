@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deqcert.models import fused_kernels  # loads a compiler: imported only where it is used
 from deqcert.models.cell_kernels import Norm, nearest
+from deqcert.models.fast_conv import FastConv
 from deqcert.models.fast_part import array
 from deqcert.solvers.row_chunks import chunks, for_chunks
 
@@ -34,6 +35,10 @@ class CpuKernels:
     def parts(self, rows: int, most: int) -> list[slice]:
         """Return parts of at most so many rows."""
         return [slice(*part) for part in chunks(rows, most, 1)]
+
+    def conv(self, conv: nn.Module, dtype: torch.dtype) -> FastConv:
+        """Return the fast form of a convolution."""
+        return FastConv(conv, dtype)
 
     def norm(self, x: Tensor, out: Tensor, norm: Norm) -> None:
         """Write GroupNorm(x) to `out`."""

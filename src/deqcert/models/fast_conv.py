@@ -1,4 +1,4 @@
-"""Convolutions of fast parts: PyTorch's, channels last, or on a CPU Winograd's where faster."""
+"""Convolutions of fast parts on a CPU: PyTorch's, channels last, or Winograd's where faster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from deqcert.models.bfloat16_products import product_type
-from deqcert.models.fast_part import CPU, last
+from deqcert.models.fast_part import last
 from deqcert.models.winograd import winograd
 
 _NARROW = 8
@@ -20,21 +20,18 @@ class FastConv:
     Args:
         conv: The convolution, in float32.
         dtype: float32 or bfloat16.
-        device: Where it is computed; away from the CPU always by PyTorch.
     """
 
-    def __init__(self, conv: nn.Module, dtype: torch.dtype, device: torch.device = CPU) -> None:
+    def __init__(self, conv: nn.Module, dtype: torch.dtype) -> None:
         assert isinstance(conv, nn.Conv2d)
-        self.computed_in = product_type(dtype) if device.type == "cpu" else dtype
-        self.weight = last(conv.weight.detach()).to(device, dtype, copy=True).to(self.computed_in)
+        self.computed_in = product_type(dtype)
+        self.weight = last(conv.weight.detach()).to(dtype, copy=True).to(self.computed_in)
         self.bias = None
         if conv.bias is not None:
-            self.bias = conv.bias.detach().to(device, dtype, copy=True).to(self.computed_in)
+            self.bias = conv.bias.detach().to(dtype, copy=True).to(self.computed_in)
         self.stride, self.padding = conv.stride, conv.padding
         self.channels = len(self.weight)
-        self.pairs = self.pair_bias = self.winograd = None
-        if device.type != "cpu":
-            return
+        self.pairs = self.pair_bias = None
         if conv.kernel_size == (3, 3) and self.stride == (1, 1) and self.channels <= _NARROW:
             self.pairs = _pair(self.weight)
             self.pair_bias = None if self.bias is None else self.bias.repeat(2)

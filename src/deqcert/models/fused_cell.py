@@ -1,4 +1,4 @@
-"""The MDEQ cell for inference: PyTorch's convolutions, channels last, between few kernels.
+"""The MDEQ cell for inference: convolutions, channels last, between few kernels.
 
 The same function as `MDEQCell` up to rounding. A residual block is two convolutions and two
 kernels, a fusion its paths' convolutions and two kernels; `fused_kernels` says why. Whose kernels
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from deqcert.models.cell_kernels import CellKernels, norm_of, norms_of
-from deqcert.models.fast_conv import FastConv
 from deqcert.models.fast_part import FastPart
 from deqcert.models.fast_part import last as _last
 from deqcert.models.mdeq_cell import Fusion, MDEQCell, ResidualBlock
@@ -53,16 +52,18 @@ def _kernels_for(cell: MDEQCell, device: torch.device) -> CellKernels | None:
         from deqcert.models.cpu_kernels import CpuKernels
 
         return CpuKernels()
-    if device.type != "cuda" or not _is_known(device):
+    if not is_known_gpu(device):
         return None
     from deqcert.models.gpu_kernels import MOST_PATHS, GpuKernels
 
     return GpuKernels(device) if len(cell.blocks) <= MOST_PATHS + 1 else None
 
 
-def _is_known(device: torch.device) -> bool:
-    """Return whether a GPU is one of those that the kernels are compiled for in the tests."""
-    return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
+def is_known_gpu(device: torch.device) -> bool:
+    """Return whether a device is a GPU of those that the kernels are compiled for in the tests."""
+    if device.type != "cuda" or torch.version.cuda is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def lacks_fast_cell(model: nn.Module) -> bool:
@@ -195,11 +196,11 @@ class _Block:
 
     def __init__(self, block: ResidualBlock, dtype: torch.dtype, kernels: CellKernels) -> None:
         self._kernels = kernels
-        self.conv1 = FastConv(block.conv1, dtype, kernels.device)
-        self.conv2 = FastConv(block.conv2, dtype, kernels.device)
+        self.conv1 = kernels.conv(block.conv1, dtype)
+        self.conv2 = kernels.conv(block.conv2, dtype)
         norms = (block.norm1, block.norm2, block.norm3)
         self.first, self.second, self.third = (norm_of(kernels, norm) for norm in norms)
-        self.expansion = len(self.conv1.weight) // len(self.conv2.weight)
+        self.expansion = self.conv1.channels // self.conv2.channels
 
     def __call__(self, z: Tensor, injection: Tensor | None) -> Tensor:  # shapes (rows, c, H, W)
         parts = self._kernels.parts(len(z), _rows_at_once(z, self.expansion))
@@ -231,7 +232,7 @@ class _Path:
         assert isinstance(path, nn.Sequential)
         self._kernels = kernels
         convs = [part for part in path if isinstance(part, nn.Conv2d)]
-        self.convs = [FastConv(conv, dtype, kernels.device) for conv in convs]
+        self.convs = [kernels.conv(conv, dtype) for conv in convs]
         *between, self.last_norm = [part for part in path if isinstance(part, nn.GroupNorm)]
         self.norms = [norm_of(kernels, norm) for norm in between]
 
@@ -254,7 +255,7 @@ class _Fusion:
             if source != self.into
         }
         self.norms = norms_of(kernels, [path.last_norm for path in self.paths.values()])
-        self.conv = FastConv(fusion.conv, dtype, kernels.device)
+        self.conv = kernels.conv(fusion.conv, dtype)
         self.norm = norm_of(kernels, fusion.norm)
 
     def from_below(self, blocks: list[Tensor]) -> dict[int, Tensor]:

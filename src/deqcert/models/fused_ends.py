@@ -24,7 +24,7 @@ _CHUNK_ROWS = 512
 
 
 def fused_end(end: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Return the fast form of a folded stem or head, or the part itself where there is none.
+    """Return the fast form of a folded stem or head for a CPU, or the part where there is none.
 
     Args:
         end: The part, its convolutions folded, in float32.

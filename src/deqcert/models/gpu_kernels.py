@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deqcert.models import triton_kernels  # loads a compiler: imported only where it is used
 from deqcert.models.cell_kernels import Norm, nearest
+from deqcert.models.gpu_conv import GpuConv
+from deqcert.models.gpu_images import OPTIONS, current, numbers, power, written
 
 MOST_PATHS = 3
 """Images that the kernel of a fusion takes beside its base: those of four resolutions."""
-OPTIONS = {"enable_fp_fusion": False}
-"""A product and a sum are two operations, as in Triton's interpreter, whatever Triton's default."""
 _TILE = 4096
 """Numbers of a tile: 16 registers of each of 256 threads."""
 _LINE = 64
 """Bytes that lie side by side a program should read at once: two sectors of memory."""
-_ALIGNED = 16
 
 
 class GpuKernels:
@@ -41,16 +39,17 @@ class GpuKernels:
     def over_rows(self, work: Callable[[int, int], None], rows: int, most: int) -> None:
         """Call ``work(0, rows)``; kernels are launched on the current device, which is set."""
         del most
-        here: AbstractContextManager[Any] = nullcontext()
-        if self.device.type == "cuda":
-            here = torch.cuda.device(self.device)
-        with here:
+        with current(self.device):
             work(0, rows)
 
     def parts(self, rows: int, most: int) -> list[slice]:
         """Return one part with all rows."""
         del most
         return [slice(0, rows)]
+
+    def conv(self, conv: nn.Module, dtype: torch.dtype) -> GpuConv:
+        """Return the fast form of a convolution."""
+        return GpuConv(conv, dtype, self.device)
 
     def norm(self, x: Tensor, out: Tensor, norm: Norm) -> None:
         """Write GroupNorm(x) to `out`."""
@@ -61,7 +60,7 @@ class GpuKernels:
         self._norm(x, x, norm, relu=True)
 
     def _norm(self, x: Tensor, out: Tensor, norm: Norm, *, relu: bool) -> None:
-        images = _numbers(x), _written(out)
+        images = numbers(x), written(out)
         _run("norm", x, norm.groups, *images, norm.affine, norm.eps, RELU=relu)
 
     def end_block(
@@ -69,18 +68,18 @@ class GpuKernels:
     ) -> None:
         """Replace `x` by second(relu(first(x + injection) + z))."""
         added = z if injection is None else injection
-        images = _written(x), _numbers(added), _numbers(z)
-        numbers = first.affine, second.affine, second.eps
-        _run("end_block", x, second.groups, *images, *numbers, ADD=injection is not None)
+        images = written(x), numbers(added), numbers(z)
+        norms = first.affine, second.affine, second.eps
+        _run("end_block", x, second.groups, *images, *norms, ADD=injection is not None)
 
     def fuse(self, base: Tensor, paths: Sequence[Tensor], norms: Norm, out: Tensor) -> None:
         """Write relu(base + sum of the norms of all paths, enlarged to the size of base)."""
         given = [*paths, *[paths[0]] * (MOST_PATHS - len(paths))]
-        images = [_numbers(image) for image in (base, *given)]
+        images = [numbers(image) for image in (base, *given)]
         places = [self._sources(path, base) for path in given]
         pixels = {f"P{i}": path.shape[2] * path.shape[3] for i, path in enumerate(given)}
-        numbers = norms.affine, _written(out), norms.eps
-        _run("fuse", base, norms.groups, *images, *places, *numbers, S=len(paths), **pixels)
+        rest = norms.affine, written(out), norms.eps
+        _run("fuse", base, norms.groups, *images, *places, *rest, S=len(paths), **pixels)
 
     def _sources(self, path: Tensor, base: Tensor) -> Tensor:  # (H * W,) int32
         """Return which pixel of a path stands at each pixel of the base; made once."""
@@ -110,29 +109,8 @@ def tile(pixels: int, channels: int, groups: int, itemsize: int) -> dict[str, in
     """
     size = channels // groups
     together = min(-(-_LINE // (size * itemsize)), groups)
-    whole, inside = _power(together), _power(size)
-    high = min(_power(pixels), max(1, _TILE // (whole * inside)))
+    whole, inside = power(together), power(size)
+    high = min(power(pixels), max(1, _TILE // (whole * inside)))
     warps = 8 if high * whole * inside >= _TILE else 4
     sizes = {"P": pixels, "C": channels, "G": groups, "BP": high, "BG": whole, "BC": inside}
     return {**sizes, "num_warps": warps}
-
-
-def _power(number: int) -> int:
-    """Return the least power of two that is no smaller."""
-    return 1 << (number - 1).bit_length()
-
-
-def _numbers(x: Tensor) -> Tensor:  # (rows, C, H, W) channels last -> all its numbers
-    """Return images as kernels read them.
-
-    Machine code depends on whether an address is a multiple of 16, and with it the order of sums.
-    """
-    flat = x.permute(0, 2, 3, 1).view(-1)
-    return flat if flat.data_ptr() % _ALIGNED == 0 else flat.clone()
-
-
-def _written(x: Tensor) -> Tensor:  # (rows, C, H, W) channels last -> all its numbers
-    """Return images as kernels write them; they come fresh from PyTorch's allocator."""
-    flat = x.permute(0, 2, 3, 1).view(-1)
-    assert flat.data_ptr() % _ALIGNED == 0
-    return flat

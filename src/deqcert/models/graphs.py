@@ -30,7 +30,7 @@ from deqcert.solvers import map_tree
 
 _BEFORE = 4
 """How often a solve is met before it is recorded: recording costs about as many."""
-_MOST = 16
+_MOST = 32
 """Recordings of a model; each keeps its working memory."""
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 

@@ -12,7 +12,7 @@ from deqcert.errors import ConfigurationError
 from deqcert.models.agreement import drop_parts_that_disagree
 from deqcert.models.equilibrium import EquilibriumModel
 from deqcert.models.fast_part import FastPart
-from deqcert.models.fused_cell import fused_cell
+from deqcert.models.fused_cell import fused_cell, is_known_gpu
 from deqcert.models.fused_ends import fused_end
 from deqcert.models.graphs import RecordedSolves
 from deqcert.models.layers import Logits, fold_batch_norm
@@ -29,10 +29,10 @@ def inference_copy(
     """Return a folded copy of `model` in eval mode; the model itself is left as it is.
 
     Every submodule with a `fold()` method gives way to what that returns, and inside an
-    `nn.Sequential` a convolution followed by BatchNorm becomes one convolution. On the CPU cell,
-    stem and head of an MDEQ give way to their fast forms (`fused_cell`, `fused_ends`), if numba is
-    there; on a GPU the cell alone, if Triton is there and what it compiles agrees with the plain
-    cell. All are exact up to rounding. On a GPU solves of fixed steps are replayed (`graphs`).
+    `nn.Sequential` a convolution followed by BatchNorm becomes one convolution. Cell, stem and head
+    of an MDEQ give way to their fast forms (`fused_cell`, `fused_ends`, `gpu_ends`): on the CPU if
+    numba is there, on a GPU if Triton is there and what it compiles agrees with the plain parts.
+    All are exact up to rounding. On a GPU solves of fixed steps are replayed (`graphs`).
 
     Args:
         model: Any equilibrium model.
@@ -88,7 +88,17 @@ def _fuse(model: nn.Module, dtype: torch.dtype | None, device: torch.device | st
 def _faster(part: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
     if type(part) is MDEQCell:
         return fused_cell(part, dtype, device)
-    return fused_end(part, dtype) if device.type == "cpu" else part
+    if device.type == "cpu":
+        return fused_end(part, dtype)
+    return _faster_on_gpu(part, dtype, device) if is_known_gpu(device) else part
+
+
+def _faster_on_gpu(part: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    try:
+        from deqcert.models.gpu_ends import gpu_end  # loads a compiler: only where it is used
+    except ImportError:  # Triton comes with PyTorch for GPUs alone
+        return part
+    return gpu_end(part, dtype, device)
 
 
 def _fold_children(parent: nn.Module) -> None:

@@ -1,4 +1,7 @@
-"""Compiled passes over rows of float32 and bfloat16 on the CPU, where numba is there."""
+"""Compiled passes over rows of float32 and bfloat16: by numba on the CPU, by Triton on a GPU.
+
+Each returns False where its compiler is missing, and PyTorch has to do the same.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deqcert.solvers.agreement import agree, is_known
 from deqcert.solvers.row_chunks import for_chunks
 
 _TYPES = (torch.float32, torch.bfloat16)
@@ -28,12 +32,24 @@ def _kernels() -> Any:
     return row_kernels
 
 
+@lru_cache(maxsize=1)
+def _gpu_kernels() -> Any:
+    try:
+        from deqcert.solvers import gpu_rows  # loads a compiler: only where it is used
+    except ImportError:  # Triton comes with PyTorch for GPUs alone
+        return None
+    return gpu_rows
+
+
 def dots(
     window: Tensor,  # shape: (P, B, W), rows contiguous and next to each other
     slot: int,
     out: Tensor,  # shape: (P, B), float64
 ) -> bool:
     """Write the products of one slot's rows with all slots'; return whether that was possible."""
+    if window.device.type == "cuda":
+        gpu = _gpu_kernels_for(window)
+        return gpu is not None and gpu.dots(window, slot, out)
     kernels = _kernels_for(window)
     if kernels is None:
         return False
@@ -50,9 +66,12 @@ def dots(
 def combine(
     shares: Tensor,  # shape: (P, B), float32
     points: Sequence[Tensor],  # P of shape (B, D)
-    out: Tensor,  # shape: (B, D)
+    out: Tensor,  # shape: (B, D), none of the points
 ) -> bool:
     """Write the weighted sums of matching rows; return whether that was possible."""
+    if out.device.type == "cuda":
+        gpu = _gpu_kernels_for(out, *points)
+        return gpu is not None and gpu.combine(shares, points, out)
     kernels = _kernels_for(out, *points)
     if kernels is None:
         return False
@@ -67,6 +86,9 @@ def changes(
     out: Tensor,  # shape: (2, B), float64
 ) -> bool:
     """Write ||y - x||^2 and ||y||^2 of matching rows; return whether that was possible."""
+    if x.device.type == "cuda":
+        gpu = _gpu_kernels_for(x, y)
+        return gpu is not None and gpu.changes(x, y, out)
     kernels = _kernels_for(x, y)
     if kernels is None:
         return False
@@ -82,6 +104,9 @@ def eliminate(
     out: Tensor,  # shape: (P, B), float64
 ) -> bool:
     """Write what `anderson.mixing_weights` returns; return whether that was possible."""
+    if gram.device.type == "cuda":
+        gpu = _trusted(gram)
+        return gpu is not None and gpu.eliminate(gram, ridge, eps, out)
     kernels = _kernels() if gram.device.type == "cpu" else None
     if kernels is None:
         return False
@@ -93,6 +118,18 @@ def eliminate(
 def _kernels_for(*tensors: Tensor) -> Any:
     fits = all(x.device.type == "cpu" and x.dtype in _TYPES for x in tensors)
     return _kernels() if fits and len({x.dtype for x in tensors}) == 1 else None
+
+
+def _gpu_kernels_for(first: Tensor, *others: Tensor) -> Any:
+    kind = first.device, first.dtype
+    fits = first.dtype in _TYPES and all((x.device, x.dtype) == kind for x in others)
+    return _trusted(first) if fits else None
+
+
+def _trusted(x: Tensor) -> Any:
+    """Return the kernels for a tensor on a GPU, if there are any that may be used."""
+    kernels = _gpu_kernels() if is_known(x.device) else None
+    return kernels if kernels is not None and agree(kernels, x.device, x.dtype) else None
 
 
 def _array(x: Tensor) -> np.ndarray:  # float32, or the bits of bfloat16 as uint16
