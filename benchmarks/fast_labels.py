@@ -1,6 +1,7 @@
 """Labels of the fast cell against those of the plain one, over many draws of trained models.
 
     python benchmarks/fast_labels.py --out benchmarks/results/fast_labels
+    python benchmarks/fast_labels.py --device cuda --out benchmarks/results/fast_labels_gpu
 
 Test images in turn, fresh noise at the level of the model's training, the model's own solver. In
 float32 the fast cell must give the plain one's label wherever either leads by more than the numeric
@@ -38,17 +39,18 @@ def trained() -> list[str]:
     return [name for name in shipped if name.startswith("mdeq-")]
 
 
-def classifiers(model: EquilibriumModel, sigma: float) -> dict[str, ReferenceClassifier]:
+def classifiers(
+    model: EquilibriumModel, sigma: float, device: str
+) -> dict[str, ReferenceClassifier]:
     """Return the plain classifier, the fast one, and the fast one in bfloat16."""
-    spec = model.solver
+    precisions = {"plain": "float32", "float32": "float32", "bfloat16": "bfloat16"}
     made = {
-        "plain": ReferenceClassifier(model, spec, sigma=sigma),
-        "float32": ReferenceClassifier(model, spec, sigma=sigma),
-        "bfloat16": ReferenceClassifier(model, spec, sigma=sigma, precision="bfloat16"),
+        way: ReferenceClassifier(model, model.solver, sigma=sigma, device=device, precision=kind)
+        for way, kind in precisions.items()
     }
     parts = [part for part in made["plain"].model.modules() if isinstance(part, FastPart)]
     if not parts:
-        sys.exit("there is nothing fast to compare with: pip install deqcert[fast]")
+        sys.exit("there is nothing fast to compare with: it needs numba, or Triton on a GPU")
     for part in parts:
         part.active = False
     return made
@@ -57,12 +59,12 @@ def classifiers(model: EquilibriumModel, sigma: float) -> dict[str, ReferenceCla
 class Subject:
     """One trained model, its three classifiers and its data."""
 
-    def __init__(self, name: str, data: Dataset) -> None:
+    def __init__(self, name: str, data: Dataset, device: str) -> None:
         model = load_model(name)
         self.name = name
         self.sigma = float(model.card["sigma"])  # pyright: ignore[reportOptionalSubscript]
         self.data = data
-        self.made = classifiers(model, self.sigma)
+        self.made = classifiers(model, self.sigma, device)
         self.margin = max(self.made["plain"].margin, self.made["float32"].margin)
 
     @property
@@ -153,14 +155,16 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="OUT.json and OUT.md")
     parser.add_argument("--models", nargs="+", default=trained(), help="names in the zoo")
     parser.add_argument("--draws", type=int, default=100_000)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--data-dir", type=Path, help="folder of the original data files")
     parser.add_argument("--again", action="store_true", help="measure everything once more")
     options = parser.parse_args()
-    ledger = Ledger(options.out.with_suffix(".json"), {"draws": options.draws}, again=options.again)
+    out, settings = options.out.with_suffix(".json"), {"draws": options.draws}
+    ledger = Ledger(out, settings, again=options.again, device=options.device)
     for name in options.models:
         card = load_model(name).card or {}
         data = load_data(card["data"]["name"], split="test", folder=options.data_dir)
-        subject = Subject(name, data)
+        subject = Subject(name, data, options.device)
         known = f"{name} {subject.made['plain'].digest[:12]}"
         facts = ledger.measure(f"{known}|model", lambda s=subject: s.facts)
         slices = []

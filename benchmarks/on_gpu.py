@@ -3,12 +3,15 @@
     python benchmarks/on_gpu.py --minutes 9 --out benchmarks/results/on_gpu
 
 Standard certificates of random images, every model, precision, solver and stream of noise in turn,
-each in three ways: by the plain cell, by the fused one (Triton kernels between convolutions), and
-by that one with its solves replayed as CUDA graphs, as certificates are made. Beside each: the
-solves of one hardware batch alone; the share of the peak, that of a large matrix product in the
-same run; and what did compute: which cell, and how many solves are recorded. What is there is not
-measured again, and after `--minutes` nothing further is begun (exit code 75): machines lent for
-minutes add up. OUT.md is the table. `--device cpu` shows that it works, no more.
+each in three ways: by the plain parts, by the fused ones (Triton kernels), and by these with solves
+replayed as CUDA graphs, as certificates are made. Beside each: the solves of one hardware batch
+alone; the share of their floor that these reach; and what did compute: which cell, and how many
+solves are recorded. The floor is what the convolutions would take, one after the other, if each
+were bound by its operations at the speed of a large matrix product of that precision (float32
+without TF32), or by reading its input and weight and writing its result once at the speed of a
+copy, both measured in the same run. What is there is not measured again, and after `--minutes`
+nothing further is begun (exit code 75): slices of minutes add up. OUT.md is the table.
+`--device cpu` shows that it works, no more.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +31,7 @@ import torch
 from console import console, markdown
 from contest import Work, certifier, certify, load
 from ledger import Ledger
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
 
 import deqcert as dc
 from deqcert.models import solve_rows
@@ -68,16 +72,59 @@ def way(model: Any, name: str) -> Iterator[None]:
         yield
 
 
-def peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the operations per second of a large matrix product."""
-    size = 8192 if device.type == "cuda" else 512
-    a, b = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
-    return 2 * size**3 / timed(lambda: a @ b, device)
+@dataclass(frozen=True)
+class Speed:
+    """What a device does in a second at most.
+
+    Attributes:
+        operations: In a large matrix product.
+        bytes: Read and written by a large copy.
+    """
+
+    operations: float
+    bytes: float
+
+    @classmethod
+    def of(cls, device: torch.device, dtype: torch.dtype) -> Speed:
+        """Measure it."""
+        size = 8192 if device.type == "cuda" else 512
+        a, b = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
+        operations = 2 * size**3 / timed(lambda: a @ b, device)
+        x = torch.zeros(16 * size**2, dtype=torch.uint8, device=device)
+        y = torch.empty_like(x)
+        return cls(operations, 2 * len(x) / timed(lambda: y.copy_(x), device))
+
+
+@dataclass
+class Layers:
+    """The convolutions of a solve."""
+
+    operations: float = 0.0
+    floor: float = 0.0  # seconds
+
+    @contextmanager
+    def noted(self, model: nn.Module, speed: Speed) -> Iterator[None]:
+        """Add up what is convolved, by the plain parts of a model."""
+
+        def note(conv: Any, given: tuple[Tensor, ...], out: Tensor) -> None:
+            operations = 2 * out.numel() * conv.weight[0].numel()
+            moved = sum(x.numel() * x.element_size() for x in (given[0], conv.weight, out))
+            self.operations += operations
+            self.floor += max(operations / speed.operations, moved / speed.bytes)
+
+        convs = [part for part in model.modules() if isinstance(part, nn.Conv2d)]
+        hooks = [conv.register_forward_hook(note) for conv in convs]
+        try:
+            with plain_parts(model), unrecorded(model):
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
 
 @torch.no_grad()
 def measure(ours: dc.Certifier, draws: int) -> dict[str, Any]:
-    """Return the times of one certifier, and the operations of a draw."""
+    """Return the times of one certifier, and what its convolutions are."""
     classifier, rows, device = ours.classifier, ours.batch_size, ours.classifier.device
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(rows, *classifier.input_shape, generator=generator)
@@ -86,9 +133,9 @@ def measure(ours: dc.Certifier, draws: int) -> dict[str, Any]:
     def solves() -> Any:
         return solve_rows(classifier.model, moved, classifier.spec)
 
-    with FlopCounterMode(display=False) as counter:
+    layers, speed = Layers(), Speed.of(device, classifier.dtype)
+    with layers.noted(classifier.model, speed):
         solves()
-    operations = counter.get_total_flops() / rows
     for _ in range(_UNTIL_RECORDED):
         solves()
     if device.type == "cuda":
@@ -98,12 +145,14 @@ def measure(ours: dc.Certifier, draws: int) -> dict[str, Any]:
     seconds = certify(ours, images[0], 0, seed=0)["seconds"]
     return {
         "rows": rows,
-        "gigaflops_per_draw": operations / 1e9,
+        "gigaflops_per_draw": layers.operations / rows / 1e9,
         "ms_per_draw": 1000 * seconds / draws,
         "solves_ms_per_draw": 1000 * alone / rows,
         "cell": type(getattr(classifier.model, "f", None)).__name__,
         "recordings": 0 if recorded is None else len(recorded),
-        "share_of_peak": operations * draws / seconds / peak(device, classifier.dtype),
+        "floor_ms_per_draw": 1000 * layers.floor / rows,
+        "peak_operations_per_second": speed.operations,
+        "peak_bytes_per_second": speed.bytes,
         "peak_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     }
 
@@ -118,7 +167,7 @@ def measured(name: str, changes: dict[str, Any], work: Work, how: str) -> dict[s
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the results as a Markdown table."""
     head = ["model, precision, solver, noise, way", "rows", "ms per draw", "solves alone"]
-    head += ["over solves", "of the peak", "peak memory", "cell", "recordings"]
+    head += ["over solves", "floor", "solves reach", "peak memory", "cell", "recordings"]
     body = []
     for key, row in results.items():
         memory = row["peak_bytes"]
@@ -129,7 +178,8 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
                 f"{row['ms_per_draw']:.4f}",
                 f"{row['solves_ms_per_draw']:.4f}",
                 f"{row['ms_per_draw'] / row['solves_ms_per_draw']:.2f}",
-                f"{100 * row['share_of_peak']:.1f} %",
+                f"{row['floor_ms_per_draw']:.4f}",
+                f"{100 * row['floor_ms_per_draw'] / row['solves_ms_per_draw']:.0f} %",
                 "-" if memory is None else f"{memory / 1e6:.0f} MB",
                 row["cell"],
                 str(row["recordings"]),

@@ -49,9 +49,10 @@ def _machine(content: dict[str, Any]) -> str:
         return ""  # shares and counts, which no machine changes
     threads = content.get("settings", {}).get("threads", m["threads"])
     told = f" ({m['instructions']})" if "instructions" in m else ""  # older results do not say
+    where = "" if m.get("device", "cpu") == "cpu" else f"{m['device']}; "
     return (
-        f"{m['processor']}{told}, {m['cores']} cores, threads: {threads}; torch {m['torch']}, "
-        f"deqcert {m['deqcert']}.\n"
+        f"{where}{m['processor']}{told}, {m['cores']} cores, threads: {threads}; "
+        f"torch {m['torch']}, deqcert {m['deqcert']}.\n"
     )
 
 

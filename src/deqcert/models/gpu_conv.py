@@ -32,7 +32,7 @@ class GpuConv:
         self._device = device
         self.channels, self._inner, self._height, self._width = conv.weight.shape
         self._places = self._height * self._width * self._inner
-        self._tile = tile(self._places, self.channels, dtype)
+        self._tile = tile(self._inner, self._places, self.channels, dtype)
         weight = conv.weight.detach().permute(2, 3, 1, 0).reshape(self._places, self.channels)
         self._weight = _padded(weight, self._tile["BK"], self._tile["BN"]).to(device, dtype)
         self._bias = None
@@ -86,17 +86,23 @@ class GpuConv:
         return out
 
 
-def tile(places: int, channels: int, dtype: torch.dtype) -> dict[str, int]:
+def tile(inner: int, places: int, channels: int, dtype: torch.dtype) -> dict[str, int]:
     """Return the sizes of a tile, and how a program computes it: they follow from the layer alone.
 
     Args:
+        inner: Channels of the image.
         places: Numbers of a window.
         channels: Those of the result.
         dtype: float32 or bfloat16.
     """
-    wide = min(128, max(16, power(channels)))
-    deep = min(32 if dtype == torch.float32 else 64, max(16, power(places)))
-    return {"BM": 128, "BN": wide, "BK": deep, "num_warps": 4 if wide < 128 else 8, "num_stages": 3}
+    single = dtype == torch.float32
+    wide = min(64 if single else 128, max(16, power(channels)))
+    deep = 32 if single else 64
+    if inner < 32 and wide >= 64:
+        deep //= 2
+    warps = 8 if wide >= 64 and inner >= 32 else 4
+    deep = min(deep, max(16, power(places)))
+    return {"BM": 128, "BN": wide, "BK": deep, "num_warps": warps, "num_stages": 3}
 
 
 def _padded(matrix: Tensor, high: int, wide: int) -> Tensor:
