@@ -6,10 +6,13 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
 
 from deqcert.errors import ConfigurationError, PerformanceWarning
 from deqcert.models import agreement, build, fused_cell, inference_copy
+from deqcert.models.fast_part import FastPart
 from deqcert.models.fused_cell import FusedCell, lacks_fast_cell
+from deqcert.models.fused_ends import FusedHead, FusedStem
 from deqcert.models.mdeq_cell import MDEQCell
 from deqcert.smoothing.classifier import ReferenceClassifier
 from deqcert.solvers import SolverSpec
@@ -59,6 +62,45 @@ def test_what_agrees_is_kept(looked_at, dtype):
         model = inference_copy(build("mdeq-digits"), dtype=dtype)
     assert isinstance(model.f, FusedCell)
     assert not lacks_fast_cell(model)
+
+
+def test_half_precision_may_be_as_far_from_single_as_the_plain_part_is():
+    """Weights that add up to nearly nothing: rounding is most of what is left of the sum."""
+
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([1.0, -1.0]))
+
+        def forward(self, x):
+            return ((x * self.weight[:, None]) + 256.0).sum(0) - 512.0
+
+    class Fast(FastPart):
+        def forward(self, x):
+            return self.plain(x) + (self.error if self.active else 0.0)
+
+    part = Fast(Sum().bfloat16(), torch.bfloat16)
+    x = torch.tensor([[3.3, 2.2, 9.1], [1.2, 7.7, 3.1]], dtype=torch.bfloat16)
+    part.error = 0.0
+    assert agreement.what_is_wrong(part, [(x,)]) == ""
+    part.error = 16.0
+    assert "differ by" in agreement.what_is_wrong(part, [(x,)])
+
+
+@pytest.mark.parametrize("name", ["stem", "head"])
+def test_each_part_is_looked_at_by_itself(monkeypatch, name):
+    monkeypatch.setattr(agreement, "_tested", lambda part: False)
+    kind = {"stem": FusedStem, "head": FusedHead}[name]
+    usual = kind.forward
+    monkeypatch.setattr(kind, "forward", lambda self, x: 1.1 * usual(self, x))
+    with pytest.warns(
+        PerformanceWarning, match=f"{kind.__name__} for this GPU is not used"
+    ) as all_:
+        model = inference_copy(build("mdeq-small"))
+    assert len(all_) == 1
+    assert isinstance(model.f, FusedCell)
+    assert isinstance(model.stem, FusedStem) == (name != "stem")
+    assert isinstance(model.head, FusedHead) == (name != "head")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deqcert.errors import PerformanceWarning
 from deqcert.models.fast_part import FastPart, plain_parts
 from deqcert.models.trees import leaves
+from deqcert.solvers import map_tree
 
 if TYPE_CHECKING:
     from deqcert.models.equilibrium import EquilibriumModel
@@ -19,7 +22,11 @@ _ROWS = 16
 _FARTHEST = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """Relative distance, of wrong code and not of rounding: the numeric margin measures that."""
 
+Call = tuple[Any, ...]
+"""Arguments that a part is called with."""
 
+
+@torch.no_grad()
 def drop_parts_that_disagree(model: EquilibriumModel) -> None:
     """Replace fast parts of a GPU by the plain ones if they fail, or give something else.
 
@@ -27,36 +34,45 @@ def drop_parts_that_disagree(model: EquilibriumModel) -> None:
         model: A copy for inference, where it will compute.
 
     Warns:
-        PerformanceWarning: They were replaced.
+        PerformanceWarning: For each part that was replaced.
     """
     parts = [part for part in model.modules() if isinstance(part, FastPart)]
-    if all(map(_tested, parts)):
-        return
-    why = what_is_wrong(model)
-    if why:
-        _unwrap(model)
-        warnings.warn(
-            f"the fast parts for this GPU are not used, but the plain ones: {why}",
-            PerformanceWarning,
-            stacklevel=3,
-        )
+    looked_at = [part for part in parts if not _tested(part)]
+    calls = _calls(model, looked_at) if looked_at else {}
+    for part in looked_at:
+        why = what_is_wrong(part, calls[part])
+        if why:
+            _unwrap(model, part)
+            warnings.warn(
+                f"{type(part).__name__} for this GPU is not used, but {type(part.plain).__name__}: "
+                f"{why}",
+                PerformanceWarning,
+                stacklevel=3,
+            )
 
 
 @torch.no_grad()
-def what_is_wrong(model: EquilibriumModel) -> str:
-    """Return why fast parts cannot be used, or nothing: two steps and logits of some rows tell."""
+def what_is_wrong(part: FastPart, calls: list[Call]) -> str:
+    """Return why a fast part cannot be used, or nothing.
+
+    It may be as far from the plain part as rounding takes it, or in half precision, where that can
+    be farther for random weights, twice as far as the plain part from the same in float32.
+
+    Args:
+        part: The part.
+        calls: What it is called with.
+    """
+    exact = copy.deepcopy(part.plain).float()
     try:
-        with plain_parts(model):
-            first, second = _two_steps(model, None)
-        found = _two_steps(model, first)
-        pairs = zip((*first, *second), (*found[0], *found[1]), strict=True)
-        distances = torch.tensor([_distance(b, a) for a, b in pairs])
-        farthest = float(distances.max())  # NaN if any is
+        for call in calls:
+            wanted, plain = exact(*map_tree(Tensor.float, call)), part.plain(*call)
+            for a, b, c in zip(*map(leaves, (part(*call), plain, wanted)), strict=True):
+                apart = _distance(a, c)
+                if not apart <= max(_FARTHEST[part.dtype], 2 * _distance(b, c)):  # or NaN
+                    return f"the two differ by {apart:.1e} of their size"
     except Exception as error:  # a compiler or its tools may fail in many ways
         return str(error).strip().partition("\n")[0] or type(error).__name__
-    if farthest <= _FARTHEST[first[0].dtype]:
-        return ""
-    return f"the two differ by {farthest:.1e} of their size"
+    return ""
 
 
 def _tested(part: FastPart) -> bool:
@@ -64,18 +80,21 @@ def _tested(part: FastPart) -> bool:
     return part.device.type == "cpu"
 
 
-def _two_steps(
-    model: EquilibriumModel, after_first: list[Tensor] | None
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Return f(z0); of that or of what is given instead f, and the logits."""
+def _calls(model: EquilibriumModel, parts: list[FastPart]) -> dict[FastPart, list[Call]]:
+    """Return what two steps of some rows, and their logits, call each part with."""
+    calls: dict[FastPart, list[Call]] = {part: [] for part in parts}
     like = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(_ROWS, *model.input_shape, generator=generator).to(like.device, like.dtype)
-    injection = model.inject(x)
-    first = model.first_step(model.initial_state(injection), injection)
-    given = first if after_first is None else after_first
-    state = given if isinstance(first, Tensor) else tuple(leaves(given))
-    return leaves(first), [*leaves(model.cell(state, injection)), model.classify(state)]
+    with ExitStack() as stack:
+        for part in parts:
+            note = lambda own, call: calls[own].append(call)  # noqa: E731
+            stack.callback(part.register_forward_pre_hook(note).remove)
+        stack.enter_context(plain_parts(model))
+        injection = model.inject(x)
+        state = model.first_step(model.initial_state(injection), injection)
+        model.classify(model.cell(state, injection))
+    return calls
 
 
 def _distance(x: Tensor, expected: Tensor) -> float:
@@ -83,8 +102,8 @@ def _distance(x: Tensor, expected: Tensor) -> float:
     return float((x.double() - expected.double()).norm() / size.clamp_min(1e-30))
 
 
-def _unwrap(model: torch.nn.Module) -> None:
+def _unwrap(model: nn.Module, part: FastPart) -> None:
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, FastPart):
+            if child is part:
                 setattr(parent, name, child.plain)

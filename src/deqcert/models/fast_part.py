@@ -56,14 +56,14 @@ def computes_rows_alone(model: nn.Module, x: Tensor) -> bool:
 @contextmanager
 def plain_parts(model: nn.Module) -> Iterator[bool]:
     """Let fast parts compute plainly for a while; gives whether there are any."""
-    parts = [part for part in model.modules() if isinstance(part, FastPart)]
+    parts = {part: part.active for part in model.modules() if isinstance(part, FastPart)}
     for part in parts:
         part.active = False
     try:
         yield bool(parts)
     finally:
-        for part in parts:
-            part.active = True
+        for part, active in parts.items():
+            part.active = active
 
 
 def last(x: Tensor) -> Tensor:  # (rows, C, H, W), same shape

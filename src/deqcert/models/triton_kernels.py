@@ -58,19 +58,25 @@ def _total(value):
 
 
 @triton.jit
-def _add(mean, spread, start, value, there, P: tl.constexpr, SIZE: tl.constexpr, BP: tl.constexpr):
-    """Take a tile into the mean and the sum of squared distances from it of each group.
+def _center(value, P: tl.constexpr, SIZE: tl.constexpr, BP: tl.constexpr):
+    """Return the mean of the first tile of each group, (1, BG, 1): what distances are taken from.
 
-    Chan, Golub, LeVeque 1983, (2.1): distances are taken from the tile's own mean, so that a large
-    mean costs the variance no digits.
+    So a large mean costs the variance no digits, and nothing is summed across threads until all
+    tiles have been read.
     """
-    seen = tl.zeros((1,), tl.float32) + start * SIZE
-    count = tl.minimum(tl.zeros((1,), tl.float32) + (P - start), BP * 1.0) * SIZE
-    own = tl.div_rn(_total(value), count)
-    away = tl.where(there, value - own[None, :, None], 0.0)
-    apart = own - mean
-    spread += _total(away * away) + apart * apart * tl.div_rn(seen * count, seen + count)
-    return mean + apart * tl.div_rn(count, seen + count), spread
+    return tl.div_rn(_total(value), min(P, BP) * SIZE * 1.0)[None, :, None]
+
+
+@triton.jit
+def _moments(away, squares, center, COUNT: tl.constexpr):
+    """Return the mean and the sum of squared distances from it of each group, (BG,).
+
+    From the sums of distances from a center near it, place by place (BP, BG, BC), and of squares.
+    """
+    apart = tl.div_rn(_total(away), COUNT * 1.0)
+    spread = _total(squares) - apart * apart * COUNT
+    # NaN stays NaN.
+    return tl.reshape(center, apart.shape) + apart, tl.where(spread < 0.0, 0.0, spread)
 
 
 @triton.jit
@@ -94,14 +100,19 @@ def _line_of(
     G: tl.constexpr,
     BP: tl.constexpr,
     BG: tl.constexpr,
+    BC: tl.constexpr,
 ):
     """Return what `_line` does, for the groups of an image as it lies in memory."""
     size: tl.constexpr = C // G
-    mean, spread = tl.zeros((BG,), tl.float32), tl.zeros((BG,), tl.float32)
+    place, there = _places(0, channel, fits, P, C, BP)
+    center = _center(_read(x, place, there), P, size, BP)
+    away, squares = tl.zeros((BP, BG, BC), tl.float32), tl.zeros((BP, BG, BC), tl.float32)
     for start in range(0, P, BP):
         place, there = _places(start, channel, fits, P, C, BP)
-        value = _read(x, place, there)
-        mean, spread = _add(mean, spread, start, value, there, P, size, BP)
+        distance = tl.where(there, _read(x, place, there) - center, 0.0)
+        away += distance
+        squares += distance * distance
+    mean, spread = _moments(away, squares, center, P * size)
     return _line(mean, spread, affine, channel, fits, eps, P * size, C)
 
 
@@ -129,7 +140,7 @@ def norm(
     """
     row = tl.program_id(0).to(tl.int64) * (P * C)
     channel, fits = _channels(C, G, BG, BC)
-    mean, scale, offset = _line_of(x + row, affine, channel, fits, eps, P, C, G, BP, BG)
+    mean, scale, offset = _line_of(x + row, affine, channel, fits, eps, P, C, G, BP, BG, BC)
     for start in range(0, P, BP):
         place, there = _places(start, channel, fits, P, C, BP)
         value = (_read(x + row, place, there) - mean) * scale + offset
@@ -144,6 +155,14 @@ def _sum(x, injection, place, there, ADD: tl.constexpr):
     if ADD:
         value += _read(injection, place, there)
     return value
+
+
+@triton.jit
+def _inside(x, injection, z, place, there, line, ADD: tl.constexpr):
+    """Return relu(GroupNorm1(x + injection) + z); of nothing it is nothing."""
+    mean, scale, offset = line
+    value = (_sum(x, injection, place, there, ADD) - mean) * scale + offset
+    return tl.where(there, _relu(value + _read(z, place, there)), 0.0)
 
 
 @triton.jit
@@ -179,25 +198,31 @@ def end_block(
     x, injection, z = x + row, injection + row, z + row
     size: tl.constexpr = C // G
     channel, fits = _channels(C, G, BG, BC)
-    mean, spread = tl.zeros((BG,), tl.float32), tl.zeros((BG,), tl.float32)
+    place, there = _places(0, channel, fits, P, C, BP)
+    center = _center(_sum(x, injection, place, there, ADD), P, size, BP)
+    away, squares = tl.zeros((BP, BG, BC), tl.float32), tl.zeros((BP, BG, BC), tl.float32)
     for start in range(0, P, BP):
         place, there = _places(start, channel, fits, P, C, BP)
-        value = _sum(x, injection, place, there, ADD)
-        mean, spread = _add(mean, spread, start, value, there, P, size, BP)
-    m1, s1, o1 = _line(mean, spread, first, channel, fits, eps, P * size, C)
-    mean, spread = tl.zeros((BG,), tl.float32), tl.zeros((BG,), tl.float32)
+        distance = tl.where(there, _sum(x, injection, place, there, ADD) - center, 0.0)
+        away += distance
+        squares += distance * distance
+    mean, spread = _moments(away, squares, center, P * size)
+    line = _line(mean, spread, first, channel, fits, eps, P * size, C)
+    place, there = _places(0, channel, fits, P, C, BP)
+    center = _center(_inside(x, injection, z, place, there, line, ADD), P, size, BP)
+    away, squares = tl.zeros((BP, BG, BC), tl.float32), tl.zeros((BP, BG, BC), tl.float32)
     for start in range(0, P, BP):
         place, there = _places(start, channel, fits, P, C, BP)
-        value = (_sum(x, injection, place, there, ADD) - m1) * s1 + o1
-        value = _relu(value + _read(z, place, there))
-        value = tl.where(there, value, 0.0)  # a norm of nothing is not nothing
-        mean, spread = _add(mean, spread, start, value, there, P, size, BP)
-    m2, s2, o2 = _line(mean, spread, second, channel, fits, eps, P * size, C)
+        value = _inside(x, injection, z, place, there, line, ADD)
+        distance = tl.where(there, value - center, 0.0)
+        away += distance
+        squares += distance * distance
+    mean, spread = _moments(away, squares, center, P * size)
+    mean, scale, offset = _line(mean, spread, second, channel, fits, eps, P * size, C)
     for start in range(0, P, BP):
         place, there = _places(start, channel, fits, P, C, BP)
-        value = (_sum(x, injection, place, there, ADD) - m1) * s1 + o1
-        value = _relu(value + _read(z, place, there))
-        _write(x, place, there, (value - m2) * s2 + o2)
+        value = _inside(x, injection, z, place, there, line, ADD)
+        _write(x, place, there, (value - mean) * scale + offset)
 
 
 @triton.jit
@@ -254,12 +279,12 @@ def fuse(
     row = number * (P * C)
     x0, x1, x2 = x0 + number * (P0 * C), x1 + number * (P1 * C), x2 + number * (P2 * C)
     channel, fits = _channels(C, G, BG, BC)
-    line0 = _line_of(x0, affine, channel, fits, eps, P0, C, G, BP, BG)
+    line0 = _line_of(x0, affine, channel, fits, eps, P0, C, G, BP, BG, BC)
     line1, line2 = line0, line0
     if S > 1:
-        line1 = _line_of(x1, affine + 2 * C, channel, fits, eps, P1, C, G, BP, BG)
+        line1 = _line_of(x1, affine + 2 * C, channel, fits, eps, P1, C, G, BP, BG, BC)
     if S > 2:
-        line2 = _line_of(x2, affine + 4 * C, channel, fits, eps, P2, C, G, BP, BG)
+        line2 = _line_of(x2, affine + 4 * C, channel, fits, eps, P2, C, G, BP, BG, BC)
     for start in range(0, P, BP):
         place, there = _places(start, channel, fits, P, C, BP)
         total = _read(base + row, place, there)
