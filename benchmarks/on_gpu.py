@@ -138,6 +138,7 @@ def measure(ours: dc.Certifier, draws: int) -> dict[str, Any]:
         solves()
     for _ in range(_UNTIL_RECORDED):
         solves()
+        solve_rows(classifier.model, moved[: ours.settings.n0], classifier.spec)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     alone, recorded = timed(solves, device), classifier.model.recorded_solves

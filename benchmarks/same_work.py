@@ -27,6 +27,7 @@ from ledger import Ledger
 import deqcert as dc
 
 FULL = Work(n0=100, n=10_000)
+_BEFORE_RECORDED = 5
 
 
 def round_of(
@@ -145,7 +146,8 @@ def same_labels(
 ) -> None:
     """Label some noisy images on either side, always: it warms up.
 
-    A GPU's first certificate is left out too: it compiles kernels and records solves.
+    On a GPU certificates of some images are left out, too: the first ones compile kernels and
+    record solves.
     """
     ours = next(iter(who.values()))
     noisy = sampler(ours, example.image, 0, 1).noisy("estimation", range(options.labels))
@@ -155,7 +157,8 @@ def same_labels(
         one.classifier.labelled(noisy)
     ledger.measure(f"{key}, labels", lambda: found)
     if options.device != "cpu":
-        round_of(who, other, example, work, options.tolerance)
+        for _ in range(_BEFORE_RECORDED):
+            round_of(who, other, example, work, options.tolerance)
 
 
 def done(options: argparse.Namespace, ledger: Ledger, key: str) -> bool:

@@ -211,13 +211,20 @@ def _solve_chunk(
         images, start = inputs
         return _solve_padded(model, images, start, spec, size, sizes)
 
-    # Which operations a solve is must be known beforehand: no early stops, and a whole batch.
-    if model.recorded_solves is None or spec.tol > 0:
+    def head(part: Tensor) -> Tensor:
+        return part[:count]
+
+    if spec.tol > 0:
         logits, *rest = solved((x, state0))
         return logits, Solution(*rest)
+    # Which operations it is, is known beforehand: those of a whole batch, which may be recorded.
     whole = _pad(x, size), map_tree(lambda part: _pad(part, size), state0)
-    logits, *rest = model.recorded_solves(model, (spec, *sizes), solved, whole)
-    return logits[:count], _first_rows(Solution(*rest), count)
+    if model.recorded_solves is None:
+        logits, *rest = solved(whole)
+    else:
+        logits, *rest = model.recorded_solves(model, (spec, *sizes), solved, whole)
+    solution = Solution(*rest)
+    return (logits, solution) if count == size else (logits[:count], solution.mapped(head))
 
 
 def _solve_padded(
@@ -286,12 +293,6 @@ def _pad(rows: Tensor, size: int) -> Tensor:  # (count, ...) -> (size, ...)
 
 def _cut(tree: Any, low: int, high: int) -> Any:
     return map_tree(lambda part: part[low:high], tree)
-
-
-def _first_rows(solution: Solution, count: int) -> Solution:
-    names = ("state", "status", "steps", "residual", "cell_evaluations")
-    cut = {name: _cut(getattr(solution, name), 0, count) for name in names}
-    return dataclasses.replace(solution, **cut)
 
 
 def _taken(state0: State | None, part: slice) -> State | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -190,15 +191,166 @@ class Sampler:
         take: Callable[[range, Labels], None],
         shown_as: str,
     ) -> None:
+        asked: deque[tuple[range, Asked]] = deque()
+
         def solve(place: range, images: Rows, low: int, high: int) -> None:
-            some, solution = self.classifier.labelled(images[low:high])
-            spent.add(solution, self.classifier.spec)
-            take(place[low:high], some)
+            asked.append((place[low:high], self.classifier.ask(images[low:high])))
+
+        def read(left: int) -> None:
+            while len(asked) > left:
+                rows, one = asked.popleft()
+                some, solution = one.labels()
+                spent.add(solution, self.classifier.spec)
+                take(rows, some)
+                self.progress(shown_as, rows.stop, len(indices))
+
+        # While the host reads one solve, a GPU computes the next.
+        behind = 0 if self.classifier.device.type == "cpu" else 1
+        with self.batches(stage, indices) as batches:
+            for place, images in batches:
+                self.batch.each(len(place), partial(solve, place, images))
+                read(left=behind)
+        read(left=0)
+
+    def serialized(
+        self,
+        stage: str,
+        n: int,
+        how: Serialization,
+        spent: Spent,
+        *,
+        shown_as: str | None = None,
+        proved: bool = False,
+    ) -> np.ndarray:
+        """Return serialized labels, as `Sampler.serialized`."""
+        ...
+
+    def prepare(self, how: Serialization, spent: Spent) -> None:
+        """Make what serialized labels need, as `Sampler.prepare`."""
+        ...
+
+
+class Sampler:
+    """Draws noisy copies of one image and labels them.
+
+    Args:
+        classifier: The reference classifier.
+        image: The clean image, float32 CPU tensor in [0, 1].
+        noise: The noise of this image.
+        batch_size: Rows computed at once; a matter of hardware. A `HardwareBatch` is shared, so
+            that what one image learns about the memory holds for the next.
+        progress: Called after each hardware batch.
+
+    Attributes:
+        fit: What `prepare` has made, which may also be given: the fit of the start ``linear``.
+    """
+
+    def __init__(
+        self,
+        classifier: ReferenceClassifier,
+        image: Tensor,  # (C, H, W)
+        noise: NoiseSource,
+        *,
+        batch_size: int | HardwareBatch,
+        progress: Progress = no_progress,
+    ) -> None:
+        self.classifier = classifier
+        self.image = image
+        self.noise = noise
+        self._pixels = noise.stream.placed(image)
+        self.batch = HardwareBatch(batch_size) if isinstance(batch_size, int) else batch_size
+        self.progress = progress
+        self.fit: Fit | None = None
+
+    def noisy(self, stage: str, indices: np.ndarray | range) -> Tensor:  # (count, C, H, W)
+        """Return noisy copies; never clipped: the theorem is about x + e as it is."""
+        return self.noise.noisy(self._pixels, stage, indices)
+
+    def batches(
+        self,
+        stage: str,
+        indices: np.ndarray | range,  # (count,) ascending
+        places: Iterator[range] | None = None,
+    ) -> AbstractContextManager[Iterator[tuple[range, Rows]]]:
+        """Give an iterator over noisy copies, a hardware batch at a time.
+
+        It yields positions in `indices` and the copies. On the host the next ones are made while
+        the last are computed; elsewhere when they are taken, since that takes the host no time.
+
+        Args:
+            stage: Stage of the noise.
+            indices: Indices of the draws.
+            places: Which of them are a batch; default: as many as the hardware takes at once.
+        """
+        if places is None:
+            places = _places(len(indices), self.batch.rows)
+        if not self.noise.stream.on_host:
+            return nullcontext((part, _Unmade(self, stage, indices, part)) for part in places)
+        return made_ahead(lambda part: self.noisy(stage, indices[part.start : part.stop]), places)
+
+    def cold(
+        self,
+        stage: str,
+        indices: np.ndarray | range,  # (count,) ascending
+        spent: Spent,
+        *,
+        shown_as: str | None = None,
+    ) -> Labels:
+        """Return the cold reference labels of these draws: i.i.d. given f (THEORY 2)."""
+        found = Labels(np.empty(len(indices), np.int32), np.empty(len(indices), np.float32))
+
+        def keep(place: range, some: Labels) -> None:
+            found.label[place.start : place.stop] = some.label
+            found.lead[place.start : place.stop] = some.lead
+
+        self._cold(stage, indices, spent, keep, shown_as or stage)
+        return found
+
+    def cold_counts(
+        self,
+        stage: str,
+        n: int,
+        spent: Spent,
+        *,
+        first: int = 0,
+    ) -> np.ndarray:  # (classes,) int64
+        """Count the clear cold reference labels of n draws, in memory that is flat in n."""
+        counts = np.zeros(self.classifier.num_classes, dtype=np.int64)
+
+        def count(place: range, some: Labels) -> None:
+            del place
+            counts[:] += count_labels(some.clear(self.classifier.margin), len(counts))
+
+        self._cold(stage, range(first, first + n), spent, count, stage)
+        return counts
+
+    def _cold(
+        self,
+        stage: str,
+        indices: np.ndarray | range,
+        spent: Spent,
+        take: Callable[[range, Labels], None],
+        shown_as: str,
+    ) -> None:
+        asked: list[tuple[range, Asked]] = []  # of whom nothing has been read yet: one at most
+
+        def read() -> None:
+            if asked:
+                rows, one = asked.pop()
+                some, solution = one.labels()
+                spent.add(solution, self.classifier.spec)
+                take(rows, some)
+                self.progress(shown_as, rows.stop, len(indices))
+
+        def solve(place: range, images: Rows, low: int, high: int) -> None:
+            one = self.classifier.ask(images[low:high])
+            read()  # the solve before this one, while a device is busy with this one
+            asked.append((place[low:high], one))
 
         with self.batches(stage, indices) as batches:
             for place, images in batches:
                 self.batch.each(len(place), partial(solve, place, images))
-                self.progress(shown_as, place.stop, len(indices))
+        read()
 
     def serialized(
         self,

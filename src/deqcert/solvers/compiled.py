@@ -17,10 +17,8 @@ from deqcert.solvers.agreement import agree, is_known
 from deqcert.solvers.row_chunks import for_chunks
 
 _TYPES = (torch.float32, torch.bfloat16)
-_ROWS = 64
-"""Rows a thread takes at once."""
-_SYSTEMS = 512
-"""The same, where a row is a small system of equations."""
+_ROWS = 512
+"""Rows a thread takes at once: none is read again, and every call takes its microseconds."""
 
 
 @lru_cache(maxsize=1)
@@ -111,7 +109,7 @@ def eliminate(
     if kernels is None:
         return False
     arguments = gram.numpy(), ridge, eps, out.numpy()
-    for_chunks(lambda low, high: kernels.eliminate(*arguments, low, high), out.shape[1], _SYSTEMS)
+    for_chunks(lambda low, high: kernels.eliminate(*arguments, low, high), out.shape[1], _ROWS)
     return True
 
 

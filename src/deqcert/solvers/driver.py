@@ -99,15 +99,21 @@ class _Calls:
 def _evaluate(cell: Cell, state: State, injection: Any) -> State:
     """Return cell(state, injection), built and typed like the state."""
     value = cell(state, injection)
-    got, want = _build(value), _build(state)
-    if got != want:
+    if _build(value) != _build(state):
         raise ConfigurationError(
-            f"the cell must return a state built like the one it was given, {want}, but got {got}"
+            "the cell must return a state built like the one it was given, "
+            f"{_described(state)}, but got {_described(value)}"
         )
     return value
 
 
-def _build(state: State) -> list[str]:
+def _build(state: State) -> list[Any]:
+    if isinstance(state, Tensor):
+        return [state.dtype, state.shape]
+    return [tuple, *((part.dtype, part.shape) for part in state)]
+
+
+def _described(state: State) -> list[str]:
     if isinstance(state, Tensor):
         return [f"{state.dtype} {tuple(state.shape)}"]
     return ["tuple", *(f"{part.dtype} {tuple(part.shape)}" for part in state)]

@@ -12,13 +12,15 @@ from deqcert.solvers.state import Layout, State, map_state
 def relative_residual(z: State, fz: State) -> Tensor:  # shape: (B,), float32
     """Return ||f(z) - z|| / ||f(z)|| of each row, over all its tensors together."""
     layout = Layout.of(fz)
-    squares = [row_changes(a, b) for a, b in zip(layout.split(z), layout.split(fz), strict=True)]
-    squared, size = torch.stack(squares).sum(0)
+    first, *rest = map(row_changes, layout.split(z), layout.split(fz))
+    for squares in rest:
+        first += squares
+    squared, size = first.sqrt()
     limits = torch.finfo(torch.float32)
-    ratio = squared.sqrt() / size.sqrt().clamp_min(limits.tiny)
+    ratio = squared / size.clamp_min(limits.tiny)
     # f(z) = 0 gives a huge ratio, not a failure: only what is not finite itself may become inf.
-    bounded = torch.where(squared.isfinite() & size.isfinite(), ratio.clamp_max(limits.max), ratio)
-    return bounded.float()
+    finite = first.isfinite().all(0)
+    return torch.where(finite, ratio.clamp_max(limits.max), ratio).float()
 
 
 def finite_rows(state: State) -> Tensor:  # shape: (B,), bool

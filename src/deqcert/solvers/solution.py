@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
@@ -54,6 +55,18 @@ class Solution:
     cell_evaluations: Tensor
     rows_evaluated: int
     clearance: Tensor | None = None
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Solution:
+        """Return this solution with `function` applied to each of its tensors."""
+        return replace(
+            self,
+            state=map_state(function, self.state),
+            status=function(self.status),
+            steps=function(self.steps),
+            residual=function(self.residual),
+            cell_evaluations=function(self.cell_evaluations),
+            clearance=None if self.clearance is None else function(self.clearance),
+        )
 
     def continued(self, rows: Tensor, further: Solution) -> Solution:
         """Return this solution where some of its rows were solved on from their states.
