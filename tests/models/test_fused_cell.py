@@ -172,6 +172,15 @@ def test_it_can_be_switched_off_for_a_while():
         assert not any_fast
 
 
+def test_it_stays_off_when_an_inner_while_is_over():
+    model = inference_copy(_model("3"))
+    with plain_parts(model):
+        with plain_parts(model):
+            pass
+        assert not model.f.active
+    assert model.f.active
+
+
 def test_other_cells_and_precisions_are_left_alone():
     class Own(MDEQCell):
         pass

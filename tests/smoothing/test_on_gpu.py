@@ -8,7 +8,7 @@ import torch
 
 from deqcert import Certifier
 from deqcert.data import load_data
-from deqcert.models import BATCH_SIZES, load_model, solve_rows
+from deqcert.models import BATCH_SIZES, build, load_model, solve_rows
 from deqcert.models.graphs import unrecorded
 from deqcert.models.trees import leaves
 from deqcert.smoothing.classifier import ReferenceClassifier
@@ -102,3 +102,28 @@ def test_the_same_record_with_and_without_recordings(model):
         found.append(certifier.certify(image, seed=0))
     assert found[0].counts == found[1].counts
     assert found[0].radius == found[1].radius
+
+
+def test_what_is_read_later_is_what_is_labelled_at_once(model, images):
+    ours = classifier(model, "picard:3")
+    parts = images.split(100)
+    asked = [ours.ask(part) for part in parts]
+    for part, one in zip(parts, asked, strict=True):
+        found, spent = one.labels()
+        expected, solution = ours.labelled(part)
+        assert np.array_equal(found.label, expected.label)
+        assert np.array_equal(found.lead, expected.lead)
+        assert spent.residual.device.type == "cpu"
+        assert torch.equal(spent.residual, solution.residual.cpu())
+
+
+def test_large_models_have_fast_parts():
+    torch.manual_seed(0)
+    large = build("mdeq-large").eval()
+    for part in large.modules():
+        if isinstance(part, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(part.weight)
+    for precision in ("float32", "bfloat16"):
+        ours = classifier(large, "picard:2", precision).model
+        kinds = [type(part).__name__ for part in (ours.stem, ours.f, ours.head)]
+        assert kinds == ["GpuStem", "FusedCell", "GpuHead"]
