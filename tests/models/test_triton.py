@@ -7,20 +7,16 @@ TRITON_INTERPRET when it is imported.
 from __future__ import annotations
 
 import os
-import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from deqcert.models import build
 from tests.models.launched import Launch, launches_of
+from tests.triton_here import passed_in_the_interpreter, spilled
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
-ROOT = Path(__file__).parents[2]
 MODELS = ("mdeq-digits", "mdeq-small", "mdeq-large")
 EVERY = bool(os.environ.get("DEQCERT_EVERY_KERNEL"))
 """Whether to compile all shapes for all GPUs: minutes."""
@@ -28,24 +24,7 @@ EVERY = bool(os.environ.get("DEQCERT_EVERY_KERNEL"))
 
 @pytest.mark.timeout(1800)  # the interpreter takes minutes where other processes are busy
 def test_by_the_interpreter():
-    environment = {
-        **os.environ,
-        "TRITON_INTERPRET": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
-    }
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs"]
-    done = subprocess.run(
-        [*command, "tests/models/interpreted_triton.py"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-6000:]
-    (passed,) = re.findall(r"(\d+) passed", done.stdout)
-    assert int(passed) > 60
-    assert "skipped" not in done.stdout
+    assert passed_in_the_interpreter("tests/models/interpreted_triton.py") > 60
 
 
 def chosen(model: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
@@ -71,23 +50,13 @@ def test_compiled_for_gpus_that_are_not_here(model, dtype, monkeypatch, tmp_path
         assert f".target sm_{capability}" in compiled.asm["ptx"], launch
         assert len(compiled.asm["cubin"]) > 1000, launch
         # Registers suffice; but for some convolutions, in float32 before compute capability 9.0.
-        spilled = _stack(compiled.asm["cubin"], tmp_path)
-        assert spilled <= (256 if launch.kernel == "conv" and capability < 90 else 0), launch
+        missing = spilled(compiled.asm["cubin"], tmp_path)
+        assert missing <= (256 if launch.kernel == "conv" and capability < 90 else 0), launch
         assert "fma.rn.f32" not in compiled.asm["ptx"], launch
         if dtype == torch.bfloat16:
             assert "cvt.rn.bf16" in compiled.asm["ptx"], launch
             assert "cvt.rz" not in compiled.asm["ptx"], launch
         assert compiled.metadata.shared < (100 if launch.kernel == "conv" else 48) << 10, launch
-
-
-def _stack(machine_code: bytes, folder: Path) -> int:
-    """Return the bytes of memory that stand in for registers."""
-    (folder / "cubin").write_bytes(machine_code)
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    command = [tool, "--dump-resource-usage", folder / "cubin"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    (stack,) = re.findall(r"STACK:(\d+)", said)
-    return int(stack)
 
 
 def _compiled(launch: Launch, capability: int):

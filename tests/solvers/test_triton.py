@@ -6,12 +6,7 @@ TRITON_INTERPRET when it is imported.
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,34 +14,17 @@ import torch
 from torch import Tensor
 
 from deqcert.solvers import compiled, solve
+from tests.triton_here import passed_in_the_interpreter, spilled
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
-ROOT = Path(__file__).parents[2]
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float64: "*fp64"}
 PASSES = ("dots", "combine", "changes", "eliminate")
 
 
 @pytest.mark.timeout(1800)  # the interpreter takes minutes where other processes are busy
 def test_by_the_interpreter():
-    environment = {
-        **os.environ,
-        "TRITON_INTERPRET": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
-    }
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs"]
-    done = subprocess.run(
-        [*command, "tests/solvers/interpreted_triton.py"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-6000:]
-    (passed,) = re.findall(r"(\d+) passed", done.stdout)
-    assert int(passed) > 65
-    assert "skipped" not in done.stdout
+    assert passed_in_the_interpreter("tests/solvers/interpreted_triton.py") > 65
 
 
 @dataclass
@@ -87,7 +65,7 @@ def test_compiled_for_gpus_that_are_not_here(dtype, capability, monkeypatch, tmp
         made = _compiled(of.kernel, of.launches[-1], capability)
         code = made.asm["ptx"]
         assert f".target sm_{capability}" in code, name
-        assert _stack(made.asm["cubin"], tmp_path) == 0, name  # registers suffice
+        assert spilled(made.asm["cubin"], tmp_path) == 0, name  # registers suffice
         assert "fma.rn" not in code, name
         assert "cvt.rz" not in code, name
         assert made.metadata.shared < 1024, name
@@ -131,13 +109,3 @@ def _compiled(kernel: Any, launch: dict[str, Any], capability: int):
                 attrs[place,] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constexprs=constants, attrs=attrs)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-
-
-def _stack(machine_code: bytes, folder: Path) -> int:
-    """Return the bytes of memory that stand in for registers."""
-    (folder / "cubin").write_bytes(machine_code)
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    command = [tool, "--dump-resource-usage", folder / "cubin"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    (stack,) = re.findall(r"STACK:(\d+)", said)
-    return int(stack)
