@@ -11,8 +11,9 @@ from torch import nn
 from deqcert.errors import ConfigurationError, PerformanceWarning
 from deqcert.models import agreement, build, fused_cell, inference_copy
 from deqcert.models.fast_part import FastPart
-from deqcert.models.fused_cell import FusedCell, lacks_fast_cell
+from deqcert.models.fused_cell import FusedCell
 from deqcert.models.fused_ends import FusedHead, FusedStem
+from deqcert.models.inference import lacks_fast_parts
 from deqcert.models.mdeq_cell import MDEQCell
 from deqcert.smoothing.classifier import ReferenceClassifier
 from deqcert.solvers import SolverSpec
@@ -61,11 +62,11 @@ def test_what_agrees_is_kept(looked_at, dtype):
         warnings.simplefilter("error")
         model = inference_copy(build("mdeq-digits"), dtype=dtype)
     assert isinstance(model.f, FusedCell)
-    assert not lacks_fast_cell(model)
+    assert not lacks_fast_parts(model)
 
 
-def test_half_precision_may_be_as_far_from_single_as_the_plain_part_is():
-    """Weights that add up to nearly nothing: rounding is most of what is left of the sum."""
+def test_half_precision_is_compared_with_single():
+    """A sum of which rounding leaves nothing: the plain part is wrong, and so is what equals it."""
 
     class Sum(nn.Module):
         def __init__(self):
@@ -77,13 +78,13 @@ def test_half_precision_may_be_as_far_from_single_as_the_plain_part_is():
 
     class Fast(FastPart):
         def forward(self, x):
-            return self.plain(x) + (self.error if self.active else 0.0)
+            return self.plain(x) if self.rounding else (x[0].float() - x[1].float()).to(x.dtype)
 
     part = Fast(Sum().bfloat16(), torch.bfloat16)
     x = torch.tensor([[3.3, 2.2, 9.1], [1.2, 7.7, 3.1]], dtype=torch.bfloat16)
-    part.error = 0.0
+    part.rounding = False
     assert agreement.what_is_wrong(part, [(x,)]) == ""
-    part.error = 16.0
+    part.rounding = True
     assert "differ by" in agreement.what_is_wrong(part, [(x,)])
 
 
@@ -101,6 +102,7 @@ def test_each_part_is_looked_at_by_itself(monkeypatch, name):
     assert isinstance(model.f, FusedCell)
     assert isinstance(model.stem, FusedStem) == (name != "stem")
     assert isinstance(model.head, FusedHead) == (name != "head")
+    assert lacks_fast_parts(model)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -110,7 +112,7 @@ def test_what_is_wrong_is_left_out(looked_at, kernels, why, dtype):
     with pytest.warns(PerformanceWarning, match=why):
         model = inference_copy(build("mdeq-digits"), dtype=dtype)
     assert type(model.f) is MDEQCell
-    assert lacks_fast_cell(model)
+    assert lacks_fast_parts(model)
 
 
 def test_bfloat16_is_then_refused_and_float32_plain(looked_at):

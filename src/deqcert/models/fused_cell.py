@@ -17,6 +17,7 @@ from deqcert.models.cell_kernels import CellKernels, norm_of, norms_of
 from deqcert.models.fast_part import FastPart
 from deqcert.models.fast_part import last as _last
 from deqcert.models.mdeq_cell import Fusion, MDEQCell, ResidualBlock
+from deqcert.solvers.agreement import is_known_gpu
 from deqcert.solvers.row_chunks import GRAIN
 
 _LAST = torch.channels_last
@@ -57,26 +58,6 @@ def _kernels_for(cell: MDEQCell, device: torch.device) -> CellKernels | None:
     from deqcert.models.gpu_kernels import MOST_PATHS, GpuKernels
 
     return GpuKernels(device) if len(cell.blocks) <= MOST_PATHS + 1 else None
-
-
-def is_known_gpu(device: torch.device) -> bool:
-    """Return whether a device is a GPU of those that the kernels are compiled for in the tests."""
-    if device.type != "cuda" or torch.version.cuda is None:
-        return False
-    return torch.cuda.get_device_capability(device) >= (8, 0)
-
-
-def lacks_fast_cell(model: nn.Module) -> bool:
-    """Return whether a copy for inference computes MDEQ cells plainly, for want of kernels."""
-    cells = {id(part.plain) for part in model.modules() if isinstance(part, FusedCell)}
-    return any(
-        type(part) is MDEQCell and id(part) not in cells and _device(part).type in ("cpu", "cuda")
-        for part in model.modules()
-    )
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device
 
 
 class FusedCell(FastPart):

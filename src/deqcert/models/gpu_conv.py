@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from deqcert.models import triton_conv
-from deqcert.models.gpu_images import OPTIONS, current, numbers, power, written
+from deqcert.models.gpu_images import numbers, written
+from deqcert.solvers.launching import OPTIONS, current, power
 
 PRODUCTS = "tf32x3"
 """Products of float32 by tensor cores: each factor as two numbers of 11 bits, three products, which

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from deqcert.models import triton_kernels  # loads a compiler: imported only where it is used
 from deqcert.models.cell_kernels import Norm, nearest
 from deqcert.models.gpu_conv import GpuConv
-from deqcert.models.gpu_images import OPTIONS, current, numbers, power, written
+from deqcert.models.gpu_images import numbers, written
+from deqcert.solvers.launching import OPTIONS, current, power
 
 MOST_PATHS = 3
 """Images that the kernel of a fusion takes beside its base: those of four resolutions."""

@@ -12,12 +12,16 @@ from deqcert.errors import ConfigurationError
 from deqcert.models.agreement import drop_parts_that_disagree
 from deqcert.models.equilibrium import EquilibriumModel
 from deqcert.models.fast_part import FastPart
-from deqcert.models.fused_cell import fused_cell, is_known_gpu
+from deqcert.models.fused_cell import fused_cell
 from deqcert.models.fused_ends import fused_end
 from deqcert.models.graphs import RecordedSolves
 from deqcert.models.layers import Logits, fold_batch_norm
 from deqcert.models.mdeq_cell import MDEQCell
+from deqcert.models.mdeq_ends import BottleneckHead, Stem
 from deqcert.models.recorder import CudaRecorder
+from deqcert.solvers.agreement import is_known_gpu
+
+_WITH_FAST_FORMS = (MDEQCell, Stem, BottleneckHead)
 
 
 def inference_copy(
@@ -62,6 +66,17 @@ def inference_copy(
     on_gpu = place.type == "cuda"
     folded.recorded_solves = RecordedSolves(partial(CudaRecorder, place)) if on_gpu else None
     return folded
+
+
+def lacks_fast_parts(model: nn.Module) -> bool:
+    """Return whether a copy for inference lacks the fast form of a part of an MDEQ."""
+    inside = {id(part.plain) for part in model.modules() if isinstance(part, FastPart)}
+    return any(
+        type(part) in _WITH_FAST_FORMS
+        and id(part) not in inside
+        and next(part.parameters()).device.type in ("cpu", "cuda")
+        for part in model.modules()
+    )
 
 
 def _restore_logits(model: nn.Module, exact: list[Logits]) -> None:

@@ -24,7 +24,7 @@ from deqcert.models import (
     weights_digest,
 )
 from deqcert.models.devices import usable_device
-from deqcert.models.fused_cell import lacks_fast_cell
+from deqcert.models.inference import lacks_fast_parts
 from deqcert.smoothing.hardware import HardwareBatch
 from deqcert.smoothing.margin import measured_margin, probe_images
 from deqcert.solvers import Solution, SolverSpec, State, Status, memory_bytes
@@ -36,11 +36,11 @@ _PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": t
 _HISTORY_BYTES = 2 * 1024**3
 _MEET = 5
 """Batches whose rows meet at an exit, so that those that go on fill whole ones again."""
-_FAST_CELLS = {
+_FAST_PARTS = {
     "cpu": ("the CPU", "pip install 'deqcert[fast]'"),
     "cuda": ("a GPU", "it needs Triton and an NVIDIA GPU of compute capability 8.0 or more"),
 }
-"""Where fast cells are to be had, and what they need there."""
+"""Where fast parts are to be had, and what they need there."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def labels_of(
     usable &= solution.status.cpu().numpy() != int(Status.NONFINITE)
     values = np.where(usable[:, None], values, 0.0)
     label = values.argmax(axis=1)
-    # Few numbers, many calls: NumPy takes a third of the time of `top_two`, which devices need.
+    # Few numbers, many calls: NumPy takes less time than `top_two`, which devices need.
     two = np.partition(values, -2, axis=1)[:, -2:]
     lead = two[:, 1] - two[:, 0]
     if solution.clearance is not None:
@@ -163,11 +163,11 @@ class ReferenceClassifier:
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cudnn.benchmark = False
         self.model = inference_copy(model, dtype=self.dtype, device=self.device)
-        if self.dtype == torch.bfloat16 and lacks_fast_cell(self.model):
-            where, needs = _FAST_CELLS[self.device.type]
+        if self.dtype == torch.bfloat16 and lacks_fast_parts(self.model):
+            where, needs = _FAST_PARTS[self.device.type]
             raise ConfigurationError(
-                f"bfloat16 on {where} is defined by the fast cell: {needs}; the "
-                "plain one rounds elsewhere, which makes it another classifier under the same name"
+                f"bfloat16 on {where} is defined by the fast cell, stem and head: {needs}; plain "
+                "ones round elsewhere, which makes them another classifier under the same name"
             )
         self.digest = weights_digest(model)
         self.input_shape = model.input_shape

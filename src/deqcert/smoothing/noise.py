@@ -58,7 +58,7 @@ def keyed_generator(seed: int, index: int, stage: str, block: int = 0) -> np.ran
 
 
 class _Rekeyed:
-    """A generator that is given one key after the other, a fifth of the price of a new one."""
+    """A generator that is given one key after the other: a new one each time costs more."""
 
     def __init__(self) -> None:
         self._bits = np.random.Philox(key=0)

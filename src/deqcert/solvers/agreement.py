@@ -17,9 +17,11 @@ _PAIRS, _ROWS, _WIDTH = 6, 5, 2048
 _found: dict[tuple[torch.device, torch.dtype], bool] = {}
 
 
-def is_known(device: torch.device) -> bool:
-    """Return whether a GPU is one of those that the kernels are compiled for in the tests."""
-    return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
+def is_known_gpu(device: torch.device) -> bool:
+    """Return whether a device is a GPU of those that kernels are compiled for in the tests."""
+    if device.type != "cuda" or torch.version.cuda is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def agree(kernels: Any, device: torch.device, dtype: torch.dtype) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deqcert.solvers.agreement import agree, is_known
+from deqcert.solvers.agreement import agree, is_known_gpu
 from deqcert.solvers.row_chunks import for_chunks
 
 _TYPES = (torch.float32, torch.bfloat16)
@@ -126,7 +126,7 @@ def _gpu_kernels_for(first: Tensor, *others: Tensor) -> Any:
 
 def _trusted(x: Tensor) -> Any:
     """Return the kernels for a tensor on a GPU, if there are any that may be used."""
-    kernels = _gpu_kernels() if is_known(x.device) else None
+    kernels = _gpu_kernels() if is_known_gpu(x.device) else None
     return kernels if kernels is not None and agree(kernels, x.device, x.dtype) else None
 
 

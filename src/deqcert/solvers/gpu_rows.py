@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from deqcert.solvers import triton_rows  # loads a compiler: imported only where it is used
+from deqcert.solvers.launching import ALIGNED, OPTIONS, current, power
 
 MOST_PAIRS = 8
 """Points that a kernel takes as arguments, and equations that fit into a thread's registers."""
-OPTIONS = {"enable_fp_fusion": False}
-"""A product and a sum are two operations, as in Triton's interpreter, whatever Triton's default."""
-_ALIGNED = 16
 _GROUP = 4
 """Slots of a program. With eight it would take so many registers that the programs of 400 rows are
 not all on an H200 at once."""
@@ -77,18 +74,14 @@ def eliminate(
     size, _, rows = gram.shape
     if size > MOST_PAIRS:
         return False
-    sizes = {"P": size, "BP": _power(size), "LANES": _LANES, "num_warps": 1}
+    sizes = {"P": size, "BP": power(size), "LANES": _LANES, "num_warps": 1}
     grid = (-(-rows // _LANES),)
     return _run("eliminate", grid, _plain(gram), out, rows, RIDGE=ridge, EPS=eps, **sizes)
 
 
 def _run(name: str, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> bool:
     """Launch a kernel where its first argument lies (Triton's interpreter: on the CPU)."""
-    device = arguments[0].device
-    here: AbstractContextManager[Any] = nullcontext()
-    if device.type == "cuda":
-        here = torch.cuda.device(device)
-    with here:
+    with current(arguments[0].device):
         triton_rows.KERNELS[name][grid](*arguments, **constants, **OPTIONS)
     return True
 
@@ -99,13 +92,8 @@ def _block(width: int, most: int) -> dict[str, int]:
     >>> _block(14336, 1024), _block(48, 1024)
     ({'BLOCK': 1024, 'num_warps': 4}, {'BLOCK': 64, 'num_warps': 1})
     """
-    block = min(_power(width), most)
+    block = min(power(width), most)
     return {"BLOCK": block, "num_warps": max(1, block // 256)}
-
-
-def _power(number: int) -> int:
-    """Return the least power of two that is no smaller."""
-    return 1 << (number - 1).bit_length()
 
 
 def _plain(x: Tensor) -> Tensor:
@@ -115,4 +103,4 @@ def _plain(x: Tensor) -> Tensor:
 
 def _aligned(x: Tensor) -> Tensor:
     """Return what lies at a multiple of 16: machine code depends on that, and the order of sums."""
-    return x if x.data_ptr() % _ALIGNED == 0 else x.clone(memory_format=torch.contiguous_format)
+    return x if x.data_ptr() % ALIGNED == 0 else x.clone(memory_format=torch.contiguous_format)
