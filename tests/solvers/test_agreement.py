@@ -118,7 +118,7 @@ class Noting:
 def gpu(monkeypatch):
     kernels = Noting()
     monkeypatch.setattr(compiled, "_gpu_kernels", lambda: kernels)
-    monkeypatch.setattr(compiled, "is_known", lambda device: True)
+    monkeypatch.setattr(compiled, "is_known_gpu", lambda device: True)
     monkeypatch.setattr(compiled, "agree", lambda *_: True)
     return kernels
 
@@ -135,7 +135,7 @@ def test_other_precisions_stay_with_pytorch(dtype, gpu):
     assert gpu.asked == ["eliminate"]
 
 
-@pytest.mark.parametrize("name", ["_gpu_kernels", "is_known", "agree"])
+@pytest.mark.parametrize("name", ["_gpu_kernels", "is_known_gpu", "agree"])
 def test_without_kernels_to_trust_pytorch_computes(name, gpu, monkeypatch):
     monkeypatch.setattr(compiled, name, lambda *_: None)
     assert not any(work() for work in passes(GPU, torch.float32))
