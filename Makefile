@@ -50,9 +50,11 @@ bench: .venv/.bench
 	$(BIN)/python benchmarks/suite.py --out $(BENCH) --threads $(THREADS) \
 		$(if $(QUICK),--quick) $(if $(AGAIN),--again)
 
-# One thread per test process: two OpenMP pools on the same cores slow each other down tenfold.
+# One thread per test process: two OpenMP pools on the same cores slow each other down tenfold. One
+# process more than there are processors, up to four: some of them always wait for their own.
+TESTERS = $(shell $(BIN)/python -c "import os; print(min(4, (os.cpu_count() or 1) + 1))")
 test: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
 
 check: .venv/.dev
 	$(BIN)/ruff check .

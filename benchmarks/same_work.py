@@ -25,6 +25,8 @@ from contest import Work, agreement, certifier, certify, load, sampler, use_thre
 from ledger import Ledger
 
 import deqcert as dc
+from deqcert.errors import ConfigurationError
+from deqcert.models import MDEQ
 
 FULL = Work(n0=100, n=10_000)
 _BEFORE_RECORDED = 5
@@ -92,10 +94,7 @@ def measure(options: argparse.Namespace, ledger: Ledger, name: str) -> None:
         steps=options.steps,
     )
     use_threads(max(options.threads))
-    who = {
-        f"ours {p}": certifier(model, work, dtype=p, device=options.device)
-        for p in options.precisions
-    }
+    who = of_precisions(options, name, model, work)
     examples = [data[place * options.skip] for place in range(options.rounds)]
     for threads in options.threads:
         use_threads(threads)
@@ -104,6 +103,23 @@ def measure(options: argparse.Namespace, ledger: Ledger, name: str) -> None:
             other.load(model, threads=threads)
             key = key_of(name, threads, options.device)
             with_threads(options, ledger, key, who, other, examples, work)
+
+
+def of_precisions(
+    options: argparse.Namespace, name: str, model: MDEQ, work: Work
+) -> dict[str, dc.Certifier]:
+    """Return a certifier for each precision; of several, one that is refused is left out."""
+    who: dict[str, dc.Certifier] = {}
+    for precision in options.precisions:
+        try:
+            ours = certifier(model, work, dtype=precision, device=options.device)
+        except ConfigurationError as refused:
+            if len(options.precisions) == 1:
+                raise
+            console.print(f"{name}: {precision} is left out: {refused}")
+        else:
+            who[f"ours {precision}"] = ours
+    return who
 
 
 def key_of(name: str, threads: int, device: str) -> str:

@@ -22,6 +22,7 @@ from deqcert.models.cell_kernels import Norm
 from deqcert.models.fused_cell import FusedCell
 from deqcert.models.gpu_ends import GpuHead, GpuStem, gpu_end
 from deqcert.models.gpu_kernels import GpuKernels
+from tests.models.checked_kernels import look_at
 from tests.models.made import tiny_mdeq, use_batch_statistics
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "to be run with TRITON_INTERPRET=1"
@@ -315,6 +316,29 @@ def test_stem_and_head_are_the_plain_ones(name, dtype):
     logits = ours.head(state)
     assert logits.dtype == SINGLE
     assert distance(logits, exact.head(tuple(part.double() for part in state))) < bound
+
+
+@pytest.mark.parametrize("dtype", [SINGLE, HALF])
+def test_a_look_at_each_kernel_finds_the_one_that_is_wrong(dtype, monkeypatch):
+    torch.manual_seed(3)
+    model = tiny_mdeq(2, head="bottleneck", head_channels=(2, 3), final_width=6)
+    use_batch_statistics(model, torch.rand(8, *model.input_shape))
+    usual = GpuKernels.fuse
+
+    def look(right):
+        def fuse(self, base, paths, norms, out):
+            usual(self, base, paths, norms, out)
+            out[..., 0, 0] += 0.05 * (not right and out.shape[2] == 5)
+
+        monkeypatch.setattr(GpuKernels, "fuse", fuse)
+        return look_at(model, dtype, CPU, 2, monkeypatch)
+
+    found = look(right=True)
+    kinds = {what.partition(" ")[0] for what in found.farthest}
+    assert kinds == {"conv", "norm", "norm_relu", "end_block", "fuse"}
+    assert found.wrong(dtype) == {}
+    if dtype == SINGLE:
+        assert list(look(right=False).wrong(dtype)) == ["fuse (2, 8, 5, 4) of 1"]
 
 
 @torch.no_grad()

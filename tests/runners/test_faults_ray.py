@@ -23,6 +23,8 @@ from tests.runners.subjects import (
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'deqcert[ray]'")
 
 LIMIT = 12
+QUICK = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000}
+"""A lost node is noticed after some seconds; by Ray's own settings after half a minute or more."""
 
 
 class Seen(Exception):  # noqa: N818
@@ -69,7 +71,8 @@ def test_nodes_come_and_go_and_a_worker_is_killed(tmp_path: Path, monkeypatch: p
     plain, run, data = tmp_path / "plain", tmp_path / "run", poisoned_digits()
     certify_dataset(poisoned_certifier(), data, out=plain, limit=LIMIT, seed=3)
     certifier = poison(poisoned_certifier(), at_white=str(tmp_path / "killed-once"), pause=0.02)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": QUICK}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     options = {"seed": 3, "runner": "ray", "workers": Workers(address=cluster.address)}
     try:
         with pytest.raises(RuntimeWarning, match="no room yet for a worker of 1 CPUs"):
