@@ -33,11 +33,24 @@ def passed_in_the_interpreter(file: str) -> int:
 
 def spilled(machine_code: bytes, folder: Path) -> int:
     """Return the bytes of memory that stand in for registers in a kernel for NVIDIA's GPUs."""
+    said = _said_of(machine_code, folder, "cuobjdump", "--dump-resource-usage")
+    (stack,) = re.findall(r"STACK:(\d+)", said)
+    return int(stack)
+
+
+def dropped(machine_code: bytes, folder: Path) -> list[str]:
+    """Return the packed additions of a constant: ptxas up to 13.0 makes zeros of some.
+
+    https://github.com/triton-lang/triton/issues/11581
+    """
+    said = _said_of(machine_code, folder, "nvdisasm", "-c")
+    return re.findall(r"VIADD\.16x2 [^;]*, -?0x[^;]*", said)
+
+
+def _said_of(machine_code: bytes, folder: Path, tool: str, *options: str) -> str:
     import triton
 
     (folder / "cubin").write_bytes(machine_code)
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    command = [tool, "--dump-resource-usage", folder / "cubin"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    (stack,) = re.findall(r"STACK:(\d+)", said)
-    return int(stack)
+    path = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / tool
+    command = [path, *options, folder / "cubin"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

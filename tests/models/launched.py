@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deqcert.models import MDEQ, gpu_kernels, inference_copy, triton_conv
+from deqcert.models import MDEQ, gpu_ends, gpu_kernels, inference_copy, triton_conv
 from deqcert.models.fused_cell import FusedCell
 
 OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
@@ -43,17 +43,22 @@ class Noted:
 
 
 def launches_of(model: MDEQ, dtype: torch.dtype, monkeypatch: Any) -> list[Launch]:
-    """Return what one row's first step and one step from elsewhere launch, each once."""
+    """Return what one row's first step, one step from elsewhere and logits launch, each once."""
     noted = {name: Noted(name) for name in gpu_kernels.triton_kernels.KERNELS}
     monkeypatch.setattr(gpu_kernels.triton_kernels, "KERNELS", noted)
     noted["conv"] = Noted("conv")
     monkeypatch.setattr(triton_conv, "KERNELS", noted)
-    copied = inference_copy(model, dtype=torch.float32)
-    cell = FusedCell(copied.f.plain, dtype, gpu_kernels.GpuKernels(torch.device("cpu")))
+    copied, cpu = inference_copy(model, dtype=torch.float32), torch.device("cpu")
+    cell = FusedCell(copied.f.plain, dtype, gpu_kernels.GpuKernels(cpu))
+    ends = [getattr(part, "plain", part) for part in (copied.stem, copied.head)]
+    stem, head = (gpu_ends.gpu_end(part, dtype, cpu) for part in ends)
     state = tuple(torch.zeros(2, *shape, dtype=dtype) for shape in model.config.state_shapes)
     with torch.no_grad():
         cell(state, state[0], None)
         cell(tuple(part[:1] for part in state), state[0], None)
+        stem(torch.rand(2, *model.input_shape).to(dtype))
+        if isinstance(head, gpu_ends.GpuHead):
+            head(state)
     return list(dict.fromkeys(entry for kernel in noted.values() for entry in kernel.launches))
 
 

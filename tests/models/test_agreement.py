@@ -31,6 +31,14 @@ class Wrong(CpuKernels):
         out.copy_(x)
 
 
+class WrongAtTheEdge(CpuKernels):
+    """A corner that takes from its neighbour: a fifteenth of the whole by its norm."""
+
+    def norm(self, x, out, norm):
+        super().norm(x, out, norm)
+        out[:, :, 0, 0] = out[:, :, 0, 1]
+
+
 class Failing(CpuKernels):
     def fuse(self, *arguments):
         raise OSError("Failed to find C compiler. Please specify via CC environment variable.\n...")
@@ -41,7 +49,12 @@ class NotANumber(CpuKernels):
         x.fill_(torch.nan)
 
 
-BROKEN = [(Wrong, "the two differ by"), (Failing, "Failed to find C compiler"), (NotANumber, "nan")]
+BROKEN = [
+    (Wrong, "the two differ by"),
+    (WrongAtTheEdge, "differ by"),
+    (Failing, "Failed to find C compiler"),
+    (NotANumber, "nan"),
+]
 
 
 @pytest.fixture

@@ -236,6 +236,19 @@ def test_what_cannot_be_recorded_is_solved_as_ever(model, kind, why):
     assert recorder.recorded == 2
 
 
+def test_one_image_many_times_shows_as_much(model):
+    recorder = recording(model, Stuck())
+    x = images(model, 1).repeat(16, 1, 1, 1)
+
+    def solve_again_and_again():
+        for _ in range(8):
+            solve_rows(model, x, "picard:2")
+
+    with pytest.warns(PerformanceWarning, match="a replay gave other numbers"):
+        solve_again_and_again()
+    assert (recorder.recorded, len(model.recorded_solves)) == (1, 0)
+
+
 def test_plain_parts_have_recordings_of_their_own():
     pytest.importorskip("numba")
     model = inference_copy(build("mdeq-digits").eval())
@@ -353,8 +366,8 @@ class Cuda:
     def is_current_stream_capturing(self):
         return self.capturing
 
-    def Stream(self):  # noqa: N802
-        return Line(self.log, "side")
+    def Stream(self, device):  # noqa: N802
+        return Line(self.log, f"side of {device}")
 
     def device(self, device):
         return Here(self.log, str(device))
@@ -365,8 +378,8 @@ class Cuda:
     def CUDAGraph(self):  # noqa: N802
         return Replayed(self.log)
 
-    def graph(self, graph, *, pool, capture_error_mode):
-        return Here(self.log, "graph", pool, capture_error_mode)
+    def graph(self, graph, *, pool, stream, capture_error_mode):
+        return Here(self.log, "graph", pool, stream.name, capture_error_mode)
 
 
 class Line:
@@ -396,14 +409,15 @@ def test_what_is_asked_of_cuda(monkeypatch):
     cuda.log.clear()
     replay, results = recorder.record(lambda: cuda.log.append("work") or "results")
     assert results == "results"
-    side, graph = ("enter", "side"), ("enter", "graph", "pool", "thread_local")
+    name = "side of cuda:1"
+    side, graph = ("enter", name), ("enter", "graph", "pool", name, "thread_local")
     assert cuda.log == [
         ("enter", "cuda:1"),
-        ("side", "waits for", "stream 0"),
+        (name, "waits for", "stream 0"),
         side,
         *["work"] * WARM_UPS,
         ("leave", *side[1:]),
-        ("stream 0", "waits for", "side"),
+        ("stream 0", "waits for", name),
         graph,
         "work",
         ("leave", *graph[1:]),
@@ -420,6 +434,6 @@ def test_what_is_asked_of_cuda(monkeypatch):
 
 def test_that_is_what_pytorch_has():
     contexts = inspect.signature(torch.cuda.graph.__init__).parameters
-    assert {"cuda_graph", "pool", "capture_error_mode"} <= set(contexts)
+    assert {"cuda_graph", "pool", "stream", "capture_error_mode"} <= set(contexts)
     names = ("graph_pool_handle", "current_stream", "Stream", "device", "stream", "CUDAGraph")
     assert all(hasattr(torch.cuda, name) for name in (*names, "is_current_stream_capturing"))

@@ -49,6 +49,8 @@ class CudaRecorder:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.current_stream(device)
+        # Of this device: PyTorch's own for recordings is one of the first GPU that recorded.
+        self._side = torch.cuda.Stream(device)
 
     def ready(self) -> bool:
         """Return whether this is the stream of the recordings, and nobody else records on it."""
@@ -68,7 +70,7 @@ class CudaRecorder:
         return replay, results
 
     def _recorded(self, work: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
-        side = torch.cuda.Stream()
+        side = self._side
         side.wait_stream(self._stream)
         with torch.cuda.stream(side):  # what is made once must be made before the recording
             for _ in range(WARM_UPS):
@@ -76,6 +78,7 @@ class CudaRecorder:
         self._stream.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         # Other threads may go on allocating, and copying noise to the device.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        mode = "thread_local"
+        with torch.cuda.graph(graph, pool=self._pool, stream=side, capture_error_mode=mode):
             results = work()
         return graph, results

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit(do_not_specialize=["pixels"])
+@triton.jit(do_not_specialize=["pixels", "pad"])
 def conv(
     x,
     weight,
@@ -23,6 +23,7 @@ def conv(
     other,
     out,
     pixels,
+    pad,
     H: tl.constexpr,
     W: tl.constexpr,
     CI: tl.constexpr,
@@ -32,7 +33,6 @@ def conv(
     K: tl.constexpr,
     KW: tl.constexpr,
     STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
     BIAS: tl.constexpr,
     SHORTCUT: tl.constexpr,
     RELU: tl.constexpr,
@@ -53,12 +53,15 @@ def conv(
         other: Shape and format of `out`; not read unless OTHER.
         out: (rows, OH, OW, CO), format of `x`.
         pixels: rows * OH * OW.
+        pad: Lines and columns of zeros on each side of `x`. No constant: LLVM would then put two
+            16-bit places into one register, and ptxas up to 13.0 drops what is added to such a
+            pair in some kernels (https://github.com/triton-lang/triton/issues/11581).
         PRODUCTS: How float32 is multiplied, for `tl.dot`.
     """
     pixel = tl.program_id(0) * BM + tl.arange(0, BM)
     channel = tl.program_id(1) * BN + tl.arange(0, BN)
     inside = pixel % (OH * OW)
-    top, left = (inside // OW) * STRIDE - PAD, (inside % OW) * STRIDE - PAD
+    top, left = (inside // OW) * STRIDE - pad, (inside % OW) * STRIDE - pad
     row = x + (pixel // (OH * OW)).to(tl.int64) * (H * W * CI)
     wide: tl.constexpr = (CO + BN - 1) // BN * BN
     total = tl.zeros((BM, BN), tl.float32)

@@ -24,6 +24,8 @@ PROBES = 64
 _SAFETY = 4.0
 _SHAPES = (1, 7, BATCH_SIZES[0], 32, BATCH_SIZES[-1])
 """Rows handed over at once: alone, odd, the smallest batch, a chunk, the largest batch."""
+_SHAPES_ON_GPU = (1, 7, *BATCH_SIZES)
+"""There the product behind the logits may be another kernel for any batch size."""
 _FEW = 2
 """Batches of each shape that a look takes."""
 _LOOKED = 4
@@ -55,10 +57,11 @@ def measured_margin(
     Measured, not proved: the largest change of a top-two logit difference of the probes, stopping
     decisions included,
 
-    - between batch shapes: alone, an odd number, the smallest batch, a chunk, the largest batch.
-      First a look: a few more steps from the solved states, and the logits. A shape in which these
-      agree to the bit with one batch of all probes gives the same whole solves, which are such
-      steps again and again. In any other shape all probes are solved from the start;
+    - between batch shapes: alone, an odd number, the smallest batch, a chunk, the largest batch; on
+      a GPU every batch size there is. First a look: a few more steps from the solved states, and
+      the logits. A shape in which these agree to the bit with one batch of all probes gives the
+      same whole solves, which are such steps again and again. In any other shape all probes are
+      solved from the start;
     - in float32 between the model's fast parts and the plain ones, by whole solves of all probes
       (in half precision the plain ones are another classifier: they round between all operations).
 
@@ -132,7 +135,7 @@ class _Subject:
             asked.append(self._begun)
         usual = [self._ask(compute, PROBES, PROBES) for compute in asked]
         found = []
-        for shape in _SHAPES:
+        for shape in _SHAPES if self.probes.device.type == "cpu" else _SHAPES_ON_GPU:
             count = shape * max(1, min(_FEW, PROBES // shape))
             answers = [self._ask(compute, shape, count) for compute in asked]
             if not all(map(_same_bits, answers, usual)):
