@@ -253,16 +253,19 @@ def test_nothing_is_said_where_machine_code_cannot_be_kept(tmp_path):
         "import numba.core.caching as caching\n"
         "caching.CacheImpl._locator_classes = []\n"
         "import torch\n"
-        "from deqcert.models import MDEQ, MDEQConfig, inference_copy\n"
-        "config = MDEQConfig(input_shape=(1, 4, 4), num_classes=2, channels=(2,), groups=1,\n"
-        "                    expansion=1, head='pool')\n"
-        "model = inference_copy(MDEQ(config))\n"
-        "print(type(model.f).__name__, tuple(model(torch.rand(2, 1, 4, 4)).shape))\n"
+        "from deqcert.models.cell_kernels import norm_of\n"
+        "from deqcert.models.cpu_kernels import CpuKernels\n"
+        "from deqcert.solvers.row_kernels import dots\n"
+        "kernels, norm = CpuKernels(), torch.nn.GroupNorm(1, 2)\n"
+        "x = torch.tensor([[1.0, 3.0]]).view(1, 2, 1, 1).contiguous(\n"
+        "    memory_format=torch.channels_last)\n"
+        "kernels.norm_relu(x, norm_of(kernels, norm))\n"
+        "print(x.flatten().round().tolist())\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
     )
-    assert done.stdout.strip() == "FusedCell (2, 2)"
+    assert done.stdout.strip() == "[0.0, 1.0]"
     assert not done.stderr
 
 
