@@ -50,7 +50,8 @@ def _cluster() -> Iterator[None]:
     """One cluster for all runs here: runs use the one a process is connected to."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    # Its own, not one that another test has just started beside this one.
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
