@@ -128,6 +128,40 @@ def test_what_is_wrong_is_left_out(looked_at, kernels, why, dtype):
     assert lacks_fast_parts(model)
 
 
+class Misreading(CpuKernels):
+    """The fault of an assembler that this look met on a GPU (docs/engine.md), in one layer."""
+
+    def conv(self, conv, dtype):
+        usual = super().conv(conv, dtype)
+        if (conv.in_channels, conv.out_channels, conv.stride) != (32, 64, (2, 2)):
+            return usual
+        tap = conv.weight.detach()[:, :, 1, 2].to(dtype)
+
+        class Misread:
+            channels = usual.channels
+
+            def __call__(self, x):  # (rows, 32, 32, 32)
+                out, lines = usual(x), x.permute(0, 2, 3, 1).flatten(0, 1)
+                above = lines.roll(1, 0).view(len(x), 32, 32, 32).permute(0, 3, 1, 2)
+                wrong = (above - x)[:, :, ::2, 1::2]
+                places = [0, 1, 8, 9]  # lines of the result, a quarter of them
+                out[:, :, places] += torch.einsum("nchw,oc->nohw", wrong, tap)[:, :, places]
+                return out
+
+        return Misread()
+
+
+def test_a_place_of_a_window_that_is_read_a_line_too_high_is_seen(looked_at):
+    torch.manual_seed(0)
+    model = build("mdeq-large").eval()
+    looked_at(CpuKernels)
+    assert isinstance(inference_copy(model, dtype=torch.bfloat16).f, FusedCell)
+    looked_at(Misreading)
+    with pytest.warns(PerformanceWarning, match="the two differ by"):
+        broken = inference_copy(model, dtype=torch.bfloat16)
+    assert type(broken.f) is MDEQCell
+
+
 def test_bfloat16_is_then_refused_and_float32_plain(looked_at):
     looked_at(Failing)
     model = build("mdeq-digits").eval()

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 _ROWS = 16
 _FARTHEST = {torch.float32: 1e-3, torch.bfloat16: 0.06}
-"""Distance of wrong code, not of rounding, which takes bfloat16 to .025 (random weights) and is
-measured by the numeric margin."""
+"""Distance of wrong code, and not of rounding: the numeric margin measures that."""
 
 Call = tuple[Any, ...]
 """Arguments that a part is called with."""
