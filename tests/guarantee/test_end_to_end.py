@@ -47,13 +47,13 @@ def violates(certificate, margin: float) -> bool:
 @pytest.mark.parametrize(
     ("method", "audit", "alpha", "trials"),
     [
-        ("standard", "auto", 0.05, 1200),
-        ("standard", "auto", 0.001, 800),
-        ("srs", 80, 0.05, 700),
+        ("standard", "auto", 0.05, 1500),
+        ("standard", "auto", 0.001, 1000),
+        ("srs", 80, 0.05, 800),
         ("srs", 80, 0.001, 500),
-        ("srs", "auto", 0.05, 400),
-        ("srs", 0.9, 0.05, 300),
-        ("srs", 1.0, 0.05, 300),
+        ("srs", "auto", 0.05, 500),
+        ("srs", 0.9, 0.05, 400),
+        ("srs", 1.0, 0.05, 400),
     ],
 )
 def test_violations_stay_within_alpha(

@@ -215,7 +215,7 @@ def test_a_large_mean_costs_no_digits():
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # NumPy, interpreting
 @precisions
-@pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_not_finite_stays_in_its_row_and_group(bad, dtype):
     shape = (8, 2, 4, 4)
     x, norm = images(shape, dtype, rows=4), norm_for(shape, seed=1)
@@ -342,9 +342,10 @@ def test_a_look_at_each_kernel_finds_the_one_that_is_wrong(dtype, monkeypatch):
 
 
 @torch.no_grad()
-def test_bits_do_not_depend_on_the_batch():
-    _, _, ours = made("2", HALF)
-    state, top = start(ours, 3, HALF)
+@precisions
+def test_bits_do_not_depend_on_the_batch(dtype):
+    _, _, ours = made("2", dtype)
+    state, top = start(ours, 3, dtype)
     whole = ours.f(state, top, None)
     for rows in (slice(0, 1), slice(1, 3)):
         parts = ours.f(tuple(part[rows] for part in state), top[rows], None)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deqcert.models import MDEQ, EquilibriumModel, MDEQConfig, MonDEQ, MonDEQConfig
+from deqcert.models import MDEQ, EquilibriumModel, MDEQConfig, MonDEQ, MonDEQConfig, build
 
 TINY: dict[int, dict[str, Any]] = {
     1: {"channels": (4,), "head": "pool"},
@@ -45,6 +45,16 @@ def tiny_mondeq(**changes: Any) -> MonDEQ:
         **changes,
     }
     return MonDEQ(MonDEQConfig(**config))
+
+
+def with_random_weights(name: str) -> EquilibriumModel:
+    """An architecture with weights that keep the size of what they are given, in eval mode."""
+    torch.manual_seed(0)
+    model = build(name)
+    for part in model.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight)
+    return model.eval()
 
 
 def use_batch_statistics(model: nn.Module, x: Tensor) -> None:

@@ -17,6 +17,7 @@ from deqcert.models.inference import lacks_fast_parts
 from deqcert.models.mdeq_cell import MDEQCell
 from deqcert.smoothing.classifier import ReferenceClassifier
 from deqcert.solvers import SolverSpec
+from tests.models.made import with_random_weights
 
 pytest.importorskip("numba")
 from deqcert.models.cpu_kernels import CpuKernels
@@ -152,8 +153,7 @@ class Misreading(CpuKernels):
 
 
 def test_a_place_of_a_window_that_is_read_a_line_too_high_is_seen(looked_at):
-    torch.manual_seed(0)
-    model = build("mdeq-large").eval()
+    model = with_random_weights("mdeq-large")
     looked_at(CpuKernels)
     assert isinstance(inference_copy(model, dtype=torch.bfloat16).f, FusedCell)
     looked_at(Misreading)

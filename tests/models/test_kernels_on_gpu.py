@@ -5,22 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deqcert.models import build, inference_copy, load_model, solve_rows
+from deqcert.models import inference_copy, load_model, solve_rows
 from deqcert.models.graphs import unrecorded
 from tests.models.checked_kernels import look_at
+from tests.models.made import with_random_weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def model_of(name: str):
-    if name != "mdeq-large":
-        return load_model(name)
-    torch.manual_seed(0)
-    model = build(name).eval()
-    for part in model.modules():
-        if isinstance(part, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(part.weight)
-    return model
+    return with_random_weights(name) if name == "mdeq-large" else load_model(name)
 
 
 cases = pytest.mark.parametrize(

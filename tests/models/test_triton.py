@@ -17,9 +17,9 @@ from tests.triton_here import dropped, passed_in_the_interpreter, spilled
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
+MODELS = ("mdeq-digits", "mdeq-small", "mdeq-large")
 EVERY = bool(os.environ.get("DEQCERT_EVERY_KERNEL"))
 """Whether to compile all shapes for all GPUs: minutes."""
-MODELS = ("mdeq-digits", "mdeq-small", "mdeq-large") if EVERY else ("mdeq-digits", "mdeq-large")
 
 
 @pytest.mark.timeout(1800)  # the interpreter takes minutes where other processes are busy

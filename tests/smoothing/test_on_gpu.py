@@ -8,11 +8,12 @@ import torch
 
 from deqcert import Certifier
 from deqcert.data import load_data
-from deqcert.models import BATCH_SIZES, build, load_model, solve_rows
+from deqcert.models import BATCH_SIZES, load_model, solve_rows
 from deqcert.models.graphs import unrecorded
 from deqcert.models.trees import leaves
 from deqcert.smoothing.classifier import ReferenceClassifier
 from deqcert.solvers import SolverSpec
+from tests.models.made import with_random_weights
 from tests.smoothing.fast_and_plain import assert_fast_labels_are_plain
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -118,11 +119,7 @@ def test_what_is_read_later_is_what_is_labelled_at_once(model, images):
 
 
 def test_large_models_have_fast_parts():
-    torch.manual_seed(0)
-    large = build("mdeq-large").eval()
-    for part in large.modules():
-        if isinstance(part, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(part.weight)
+    large = with_random_weights("mdeq-large")
     for precision in ("float32", "bfloat16"):
         ours = classifier(large, "picard:2", precision).model
         kinds = [type(part).__name__ for part in (ours.stem, ours.f, ours.head)]
