@@ -16,6 +16,7 @@ from deqcert.data import load_data
 from deqcert.errors import ConfigurationError, DeqcertError, unknown_name
 from deqcert.results.files import write_atomically
 from deqcert.results.plots import MissingMatplotlibError
+from deqcert.runners import Workers
 from experiments.markdown import markdown
 from experiments.pictures import pictures
 from experiments.running import Place, run_study
@@ -45,7 +46,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data-dir", type=Path, help="folder of the original data files")
     parser.add_argument("--device", help="torch device of smoothing, such as cuda; default cpu")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch, of each worker")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="processes that certify images side by side, row after row; default: rows in turns, "
+        "image by image, in this process",
+    )
     parser.add_argument("--table", action="store_true", help="run nothing, write the table again")
 
 
@@ -69,6 +76,9 @@ def run(name: str, options: argparse.Namespace, console: Console) -> tuple[Resul
         limit=options.limit,
         device=options.device,
         deadline=time.monotonic() + 60 * options.minutes if options.minutes is not None else None,
+        workers=Workers(count=options.workers, threads=options.threads)
+        if options.workers is not None
+        else None,
         console=console,
     )
     finished = True if options.table else run_study(study, chosen, place)

@@ -2,7 +2,8 @@
 
 A slow minute of the machine then meets all rows alike, and a study stopped half-way has certified
 the same images by every row. Deterministic certificates, which cost next to nothing and are made in
-batches, come first and in one go.
+batches, come first and in one go. With several workers rows come one after another, their images
+side by side.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from deqcert.errors import RunFolderError
 from deqcert.models import weights_digest
 from deqcert.results import RunFolder, is_run_folder
 from deqcert.results.configuration import as_json, configuration_differences
-from deqcert.runners import Watch, certify_dataset
+from deqcert.runners import Watch, Workers, certify_dataset
 from deqcert.smoothing import Certifier
 from experiments.clean import clean_accuracy
 from experiments.settings import CERTIFIERS, Row, Study
@@ -47,6 +48,8 @@ class Place:
         limit: Images of each row to certify this time at most; None for all of them.
         device: Torch device of smoothing rows; None for the CPU.
         deadline: `time.monotonic` after which no further image is started; None for no limit.
+        workers: Processes that certify the images of a smoothing row, and the threads of each; None
+            for this very process.
         console: Where progress goes.
     """
 
@@ -57,6 +60,7 @@ class Place:
     limit: int | None = None
     device: str | None = None
     deadline: float | None = None
+    workers: Workers | None = None
     console: Console
 
     def folder(self, row: Row) -> Path:
@@ -112,14 +116,18 @@ def run_study(study: Study, rows: Sequence[Row], place: Place) -> bool:
 
 
 def _take_turns(jobs: Sequence[Job], study: Study, place: Place) -> None:
-    smoothing = [job for job in jobs if isinstance(job.certifier, Certifier)]
+    in_turn = [job for job in jobs if _is_smoothing(job) and place.workers is None]
     for job in jobs:
-        if not isinstance(job.certifier, Certifier):
+        if job not in in_turn:
             _certify(job, len(job.indices), study, place)
-    for position in range(max((len(job.indices) for job in smoothing), default=0)):
-        for job in smoothing:
+    for position in range(max((len(job.indices) for job in in_turn), default=0)):
+        for job in in_turn:
             if position < len(job.indices) and job.indices[position] not in job.done:
                 _certify(job, position + 1, study, place)
+
+
+def _is_smoothing(job: Job) -> bool:
+    return isinstance(job.certifier, Certifier)
 
 
 def _job(row: Row, place: Place, watch: Watch) -> Job | None:
@@ -153,7 +161,8 @@ def _certify(job: Job, count: int, study: Study, place: Place) -> None:
         out=place.folder(job.row),
         skip=job.row.skip,
         limit=count,
-        seed=study.seed if isinstance(job.certifier, Certifier) else None,  # others draw nothing
+        seed=study.seed if _is_smoothing(job) else None,  # others draw nothing
+        workers=place.workers if _is_smoothing(job) else None,
         watch=job.watch,
     )
 

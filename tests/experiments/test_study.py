@@ -207,6 +207,14 @@ def test_pairs_and_gaps(whole):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_several_workers_give_the_same_records(whole, tmp_path):
+    out = tmp_path / "out"
+    run(out, "--rows", "warm", "--workers", "2")
+    found = sorted(timeless(out, "warm"), key=lambda record: record["index"])
+    assert found == timeless(whole[0], "warm")
+    assert RunFolder.open(out / "runs" / "warm").environments[-1]["workers"] == 2
+
+
 def test_stopped_and_resumed_equals_uninterrupted(whole, tmp_path):
     parts, rows = tmp_path / "parts", ("--rows", "cold,warm")
     run(parts, *rows, "--minutes", "0")

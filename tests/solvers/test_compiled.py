@@ -10,6 +10,7 @@ import torch
 from deqcert.solvers import compiled, solve
 from deqcert.solvers.anderson import _combine, mixing_weights
 from deqcert.solvers.reduce import row_changes, window_dots, window_width
+from deqcert.solvers.residual import ratios
 
 pytest.importorskip("numba")
 
@@ -55,6 +56,30 @@ def test_sums_agree_with_plain_ones(features: int, dtype: torch.dtype, without):
     for work in (lambda: window_dots(window, 2), lambda: row_changes(x, y)):
         scale = 1e-6 * features
         torch.testing.assert_close(work(), without(work), rtol=1e-6, atol=scale)
+
+
+def test_residuals_of_any_sums_are_the_plain_ones(without):
+    sums = [
+        0.0,
+        1e-300,
+        1e-92,
+        1e-76,
+        1e-20,
+        0.3,
+        1.0,
+        7e40,
+        1e76,
+        1e200,
+        float("inf"),
+        float("nan"),
+    ]
+    squares = torch.tensor([[a, b] for a in sums for b in sums], dtype=torch.float64).t()
+    squares = squares.contiguous()
+    found, plain = ratios(squares), without(lambda: ratios(squares))
+    torch.testing.assert_close(found, plain, rtol=0, atol=0, equal_nan=True)
+    assert found.isinf().any()
+    assert found.isnan().any()
+    assert ((found > 0) & (found < 1)).any()
 
 
 @EACH_TYPE

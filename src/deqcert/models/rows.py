@@ -254,7 +254,9 @@ def _in_shares(
     model: EquilibriumModel, x: Tensor, sizes: Sequence[int], work: Callable[[slice], Made]
 ) -> list[Made]:
     """Return the work on each share of the rows: in threads where the model computes rows alone."""
-    threads = torch.get_num_threads() if computes_rows_alone(model, x) else 1
+    threads = torch.get_num_threads()
+    if threads > 1 and not computes_rows_alone(model, x):
+        threads = 1
     step = _share(len(x), threads, sizes)
     parts = [slice(low, low + step) for low in range(0, len(x), step)]
     if threads > 1 and len(parts) > 1:

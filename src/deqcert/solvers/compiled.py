@@ -95,6 +95,19 @@ def changes(
     return True
 
 
+def ratios(
+    squares: Tensor,  # shape: (2, B), float64
+    limits: torch.finfo,
+    out: Tensor,  # shape: (B,), float32, on the CPU
+) -> bool:
+    """Write the residuals that sums of `changes` stand for; return whether that was possible."""
+    kernels = _kernels()
+    if kernels is None:
+        return False
+    kernels.ratios(squares.numpy(), limits.tiny, limits.max, out.numpy())
+    return True
+
+
 def eliminate(
     gram: Tensor,  # shape: (P, P, B), float64
     ridge: float,

@@ -139,6 +139,22 @@ def changes(x, y, out, low, high):
 
 
 @_kernel
+def ratios(squares, tiny, most, out):
+    """Write the relative residuals that sums of `changes` stand for.
+
+    `squares`: (2, B) float64; `out`: (B,) float32. The rules are those of `residual.ratios`.
+    """
+    for row in range(out.size):
+        change, size = squares[0, row], squares[1, row]
+        ratio = np.sqrt(change) / max(tiny, np.sqrt(size))
+        if np.isfinite(change) and np.isfinite(size):
+            ratio = min(ratio, most)
+        elif np.isnan(size):
+            ratio = size
+        out[row] = ratio
+
+
+@_kernel
 def eliminate(gram, ridge, eps, out, low, high):
     """Write the solution of (gram + ridge I) a ~ 1, scaled to sum 1, of rows low..high-1.
 
