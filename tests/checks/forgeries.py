@@ -172,6 +172,16 @@ def configuration(key: str, value: Any) -> Edit:
     return edit
 
 
+def shared_by_hand(forged: Forgery) -> None:
+    """Claim Theorem A for an audit of a part, with shares picked afterwards."""
+    plan, alpha = forged.record["plan"], forged.record["alpha"]
+    forged.record["plan"] = {k: v for k, v in plan.items() if k not in ("weight", "strip")}
+    forged.record["plan"]["rule"] = "theorem-a"
+    forged.record.update(alpha_count=0.25 * alpha, alpha_audit=0.75 * alpha)
+    forged.record["audit"]["upper_bound"] = None
+    forged.refit()
+
+
 def lost_setting(forged: Forgery) -> None:
     del forged.configuration["chains"]
 
@@ -207,6 +217,13 @@ STATIC: dict[str, tuple[str, Edit, str]] = {
     "share of the audit": ("standard", record("alpha_audit", lambda a: 0.001), "alpha_audit"),
     "published shares": ("srs-paper", record("alpha_count", lambda a: 0.001), "alpha_count"),
     "shares under a joint rule": ("srs", record("alpha_count", lambda a: 0.001), "alpha_count"),
+    "shares picked afterwards": ("srs", shared_by_hand, "alpha_count"),
+    "Theorem A of a part": ("srs", shared_by_hand, "plan.audit"),
+    "no architecture": (
+        "standard",
+        configuration("architecture", "mdeq"),
+        "configuration.architecture",
+    ),
     "alpha of one record": ("standard", record("alpha", lambda a: 0.01, refit=True), "alpha"),
     "sigma of one record": ("standard", record("sigma", lambda s: 0.5, refit=True), "sigma"),
     "n of one record": ("standard", record("n", lambda n: n - 1, refit=True), "n"),

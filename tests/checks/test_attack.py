@@ -237,7 +237,7 @@ def test_settings_out_of_range_are_refused(settings: dict, message: str):
 def test_another_model_or_none_is_refused(run: Path, tmp_path: Path):
     with pytest.raises(ConfigurationError, match="needs the model"):
         attack_run(run)
-    with pytest.raises(ConfigurationError, match="is about weights"):
+    with pytest.raises(ConfigurationError, match="is about another model"):
         attack_run(run, model="mdeq-digits")
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(RunFolderError, match="holds no attack"):

@@ -40,6 +40,13 @@ def test_a_row_per_image_with_its_values(run: RunFolder) -> None:
     assert (table.correct & (table.radius >= 0.125)).mean() == pytest.approx(1 / 3)
 
 
+def test_seeds_have_any_size(tmp_path: Path) -> None:
+    seed = 2**70 + 3
+    with RunFolder.create_or_resume(tmp_path, CONFIGURATION, ENVIRONMENT) as made:
+        made.append(certificate(0, seed=seed), label=0)
+    assert frame(tmp_path).loc[0, "seed"] == seed
+
+
 @pytest.mark.parametrize("kind", ["run", "deterministic", "published", "empty"])
 def test_columns_and_types_are_those_of_the_documents(
     run: RunFolder, tmp_path: Path, kind: str

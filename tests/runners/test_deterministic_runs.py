@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from deqcert.checks import attack_run, verify
 from deqcert.data import load_data
+from deqcert.deterministic import LipschitzCertifier
 from deqcert.errors import ConfigurationError, RunFolderError
-from deqcert.models import load_model, weights_digest
+from deqcert.models import MonDEQ, load_model, weights_digest
 from deqcert.results import RunFolder
 from deqcert.results.cohen import HEADER, cohen_row
 from deqcert.runners import Watch, certify_dataset
@@ -112,6 +114,39 @@ def test_other_settings_and_other_methods_are_refused(runs, digits, tmp_path: Pa
     with pytest.raises(ConfigurationError, match="no seed"):
         certify_dataset(deterministic_certifier("lipschitz"), digits, out=tmp_path / "x", seed=1)
     assert not (tmp_path / "x").exists()
+
+
+def test_the_same_weights_standardised_otherwise_are_another_model(runs, digits, tmp_path: Path):
+    own = monotone_model()
+    other = MonDEQ(own.config.replace(mean=(0.1,)))
+    other.load_state_dict(own.state_dict())
+    assert weights_digest(other) == weights_digest(own)
+    settings = {"sigma": 0.5, "n": 100, "n0": 20, "method": "standard"}
+    certify_dataset(Certifier(own, **settings), digits, out=tmp_path, skip=SKIP, limit=1, seed=0)
+    found = verify(tmp_path, model=other, data=digits, replays=1)
+    assert [problem.field for problem in found.problems] == ["configuration.architecture.mean"]
+    assert verify(tmp_path, model=own, data=digits, replays=1).clean
+    with pytest.raises(
+        ConfigurationError, match=r"another model: its architecture\.mean is \[0\.0\]"
+    ):
+        attack_run(tmp_path, model=other, data=digits)
+    with pytest.raises(RunFolderError, match=r"architecture\.mean \[0\.0\] there, \[0\.1\] now"):
+        certify_dataset(Certifier(other, **settings), digits, out=tmp_path, skip=SKIP)
+    certifier = LipschitzCertifier(other)
+    with pytest.raises(RunFolderError, match=r"architecture\.mean"):
+        certify_dataset(certifier, digits, out=runs["lipschitz"], skip=SKIP)
+
+
+def test_a_run_from_before_architectures_were_recorded_still_verifies(digits, tmp_path: Path):
+    own = monotone_model()
+    certifier = Certifier(own, sigma=0.5, n=100, n0=20, method="standard")
+    certify_dataset(certifier, digits, out=tmp_path, skip=SKIP, limit=1, seed=0)
+    content = json.loads((tmp_path / "run.json").read_text())
+    del content["configuration"]["architecture"]
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    found = verify(tmp_path, model=own, data=digits, replays=1)
+    assert found.clean
+    assert any("no architecture" in note for note in found.notes)
 
 
 def test_models_are_named_by_their_digest():

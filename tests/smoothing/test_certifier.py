@@ -262,6 +262,16 @@ def test_predict_returns_the_smoothed_class_or_abstains(method: str):
     assert subject.predict(image_at(0.0), n=300, alpha=0.001, seed=0) is None
 
 
+def test_predict_takes_fewer_draws_than_the_audit_of_certificates():
+    subject = certifier(method="srs", n=2000, audit=900)
+    assert subject.predict(image_at(MARGIN), n=300, alpha=0.01, seed=0) == 1
+
+
+def test_a_rule_without_guarantee_predicts_nothing():
+    with pytest.raises(ConfigurationError, match="no guarantee"):
+        certifier(method="srs-paper", audit=60).predict(image_at(MARGIN), n=300, seed=0)
+
+
 def test_predict_errs_with_probability_at_most_alpha():
     """At p = 0.52 a draw of 200 returns the wrong class rarely, and never above alpha."""
     subject = certifier(method="standard")

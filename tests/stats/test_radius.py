@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from mpmath import mp, mpf
+from scipy.stats import norm
 
 from deqcert.errors import ConfigurationError
 from deqcert.stats import certified_radius, clopper_pearson_lower
@@ -25,6 +26,16 @@ def test_never_above_the_truth():
     for p in np.concatenate([near_half, near_one, rng.uniform(0.5, 1, 200)]):
         if 0.5 < p < 1:
             assert never_above(float(p), float(rng.choice([0.12, 0.25, 1 / 3, 1.0, 7.7])))
+
+
+@pytest.mark.parametrize("sigma", [0.7, 0.9, 0.12, 0.25, 1 / 3])
+def test_noise_of_float32_is_at_least_as_wide(sigma: float):
+    """What is drawn has the deviation that float32 has for sigma: .9 is less there."""
+    made = float(np.float32(sigma))
+    for p in (0.51, 0.8, 0.999):
+        with mp.workdps(40):
+            assert mp.ncdf(mpf(certified_radius(p, sigma)) / mpf(made)) <= mpf(p)
+        assert certified_radius(p, sigma) == pytest.approx(sigma * norm.ppf(p), rel=1e-7)
 
 
 @pytest.mark.parametrize("p", [0.0, 0.3, 0.5])

@@ -21,13 +21,13 @@ from deqcert.checks.attack_certain import CertainAttacker
 from deqcert.checks.attack_folder import AttackFolder
 from deqcert.checks.attack_result import Attack
 from deqcert.checks.judge import FELL, HELD, Judge
-from deqcert.checks.models import find_model
+from deqcert.checks.models import find_model, model_differences
 from deqcert.checks.pgd import Ascent, Logits, along, ascend, differentiable
 from deqcert.checks.replay import certifier_of
 from deqcert.checks.settings import is_deterministic
 from deqcert.data import Dataset, load_data
 from deqcert.errors import ConfigurationError, RunFolderError
-from deqcert.models import EquilibriumModel, weights_digest
+from deqcert.models import EquilibriumModel
 from deqcert.results import RunFolder
 from deqcert.smoothing import Certifier, fresh_seed
 from deqcert.smoothing.noise import check_seed, keyed_generator
@@ -289,10 +289,10 @@ def _model(folder: RunFolder, model: EquilibriumModel | str | Path | None) -> Eq
         raise ConfigurationError(
             f"an attack needs the model of {folder.path} (--model): no shipped one has its weights"
         )
-    if weights_digest(subject) != digest:
+    for name, recorded, own in model_differences(folder.configuration, subject):
         raise ConfigurationError(
-            f"{folder.path} is about weights {digest[:16]}..., but this model has "
-            f"{weights_digest(subject)[:16]}..."
+            f"{folder.path} is about another model: its {name} is {recorded!r}, that of this model "
+            f"{own!r}"
         )
     return subject
 

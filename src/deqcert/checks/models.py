@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from deqcert.models import EquilibriumModel, available_models, load_model, weights_digest
+from deqcert.models.families import architecture_of
+from deqcert.results.configuration import configuration_differences
 
 
 def find_model(model: EquilibriumModel | str | Path | None, digest: Any) -> EquilibriumModel | None:
@@ -28,3 +31,18 @@ def find_model(model: EquilibriumModel | str | Path | None, digest: Any) -> Equi
         if weights_digest(found) == digest:
             return found
     return None
+
+
+def model_differences(
+    configuration: Mapping[str, Any], model: EquilibriumModel
+) -> list[tuple[str, Any, Any]]:
+    """Return ``(setting, value in the run, value of the model)`` where a run is of another model.
+
+    Weights do not tell everything: the same ones, standardised otherwise, are another classifier.
+    Of runs from before the architecture was recorded the weights alone are compared.
+    """
+    own = {"weights_digest": weights_digest(model), "architecture": architecture_of(model)}
+    stored = {key: configuration.get(key) for key in own}
+    if stored["architecture"] is None:
+        del stored["architecture"], own["architecture"]
+    return configuration_differences(stored, own)

@@ -33,6 +33,10 @@ IDENTITY: dict[str, Rule] = {
     ),
     "skip": (lambda skip: is_whole(skip) and skip >= 1, "a whole number >= 1"),
 }
+SINCE: dict[str, Rule] = {
+    "architecture": (lambda settings: isinstance(settings, dict) and len(settings) > 0, "settings"),
+}
+"""What the first runs did not record."""
 NOISE: dict[str, Rule] = {
     "noise": (lambda name: name in NOISE_STREAMS, " or ".join(NOISE_STREAMS)),
     "seed": (is_whole, "a whole number >= 0"),
@@ -78,8 +82,8 @@ def check_configuration(configuration: Mapping[str, Any]) -> Iterator[Problem]:
     for name in missing:
         why = "without it the run cannot be repeated"
         yield place.problem(f"configuration.{name}", "(absent)", "a value", why)
-    for name, (test, rule) in rules.items():
-        if name not in missing and not test(configuration[name]):
+    for name, (test, rule) in {**rules, **SINCE}.items():
+        if name in configuration and not test(configuration[name]):
             why = "a run has no such setting, so it cannot be repeated"
             yield place.problem(f"configuration.{name}", configuration[name], rule, why)
     if missing:

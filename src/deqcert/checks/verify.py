@@ -29,7 +29,7 @@ from deqcert.checks.deterministic import (
 )
 from deqcert.checks.draws import DrawTest
 from deqcert.checks.elsewhere import Elsewhere, compare_places, margin_note
-from deqcert.checks.models import find_model
+from deqcert.checks.models import find_model, model_differences
 from deqcert.checks.problems import DrawCheck, Place, Problem, Verification
 from deqcert.checks.read import Found, RunFiles, read_run
 from deqcert.checks.replay import certifier_of, replay
@@ -37,12 +37,14 @@ from deqcert.checks.schema import check_certain_schema, check_schema
 from deqcert.checks.settings import check_configuration, is_deterministic
 from deqcert.data import SOURCES, Dataset, load_data
 from deqcert.errors import ConfigurationError, DataError, DeqcertError
-from deqcert.models import EquilibriumModel, weights_digest
+from deqcert.models import EquilibriumModel
 from deqcert.results.run_folder import RUN
 from deqcert.smoothing import fresh_seed
 from deqcert.smoothing.certifier import Certifier
 from deqcert.smoothing.noise import check_seed
 from deqcert.smoothing.settings import check_count
+
+_OF_THE_MODEL = ("configuration.weights_digest", "configuration.architecture")
 
 Watch = Callable[[int, int, str], None]
 """Called as ``watch(done, total, what)`` while records are replayed."""
@@ -229,12 +231,15 @@ def _model(
     if subject is None:
         notes.append("weights were not checked: no shipped model has their digest; give the model")
         return None
-    own = weights_digest(subject)
-    if own != digest:
-        why = "the certificates are about other weights than those of this model"
-        problems.append(Place(RUN).problem("configuration.weights_digest", digest, own, why))
-        return None
-    return subject
+    if files.configuration.get("architecture") is None:
+        notes.append(f"{RUN} names weights alone, as older versions did, and no architecture")
+    why = "the certificates are about another model than this one"
+    others = [
+        Place(RUN).problem(f"configuration.{name}", recorded, own, why)
+        for name, recorded, own in model_differences(files.configuration, subject)
+    ]
+    problems += others
+    return None if others else subject
 
 
 def _check_possible(
@@ -244,7 +249,7 @@ def _check_possible(
     problems: Sequence[Problem],
 ) -> None:
     """Refuse a replay for which something is missing that is not already a problem."""
-    mismatch = any(found.field == "configuration.weights_digest" for found in problems)
+    mismatch = any(found.field.startswith(_OF_THE_MODEL) for found in problems)
     if model is None and not mismatch:
         raise ConfigurationError(
             f"a replay needs the model of {files.path} (--model): no shipped one has its weights"

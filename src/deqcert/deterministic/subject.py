@@ -12,6 +12,7 @@ from torch import Tensor
 from deqcert.certificate import DETERMINISTIC, NORMS, DeterministicCertificate, Reference
 from deqcert.errors import ConfigurationError, InputError
 from deqcert.models import EquilibriumModel, MonDEQ, inference_copy, weights_digest
+from deqcert.models.families import architecture_of
 from deqcert.models.rows import BATCH_SIZES
 
 SHRINK = 1.0 - 2.0**-50
@@ -52,6 +53,7 @@ class Subject:
         assert isinstance(folded, MonDEQ)
         self.model = folded
         self.method, self.domain, self.batch_size = method, domain, batch_size
+        self.architecture = architecture_of(model)
         self.reference = Reference(
             weights_digest=weights_digest(model), solver=EXACT, precision=PRECISION, margin=0.0
         )
@@ -66,6 +68,7 @@ class Subject:
             "guarantee": DETERMINISTIC,
             "reference": EXACT,
             "weights_digest": self.reference.weights_digest,
+            "architecture": self.architecture,
         }
 
     def checked(self, images: Tensor) -> Tensor:  # (B, C, H, W) float64

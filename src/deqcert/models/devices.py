@@ -1,6 +1,9 @@
-"""Devices by name, refused in one line where they cannot be used."""
+"""Devices by name, refused in one line where they cannot be used; and how they compute."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -23,3 +26,32 @@ def usable_device(device: str | torch.device | None) -> torch.device:
         why = str(error).strip().partition("\n")[0]
         raise ConfigurationError(f"device {str(device)!r} cannot be used here: {why}") from error
     return found
+
+
+@contextmanager
+def named_precision(device: torch.device) -> Iterator[None]:
+    """Compute in the types that tensors have, whatever surrounds the call.
+
+    A certificate names the precision of its classifier (THEORY 1.1). `torch.autocast` would be
+    another one, and so would TF32 for float32. PyTorch's switches for the latter are those of a
+    process, and stay off: another thread may be in the middle of a solve.
+    """
+    if device.type == "cuda":
+        _forbid_tf32()
+    with torch.autocast(device.type, enabled=False):
+        yield
+
+
+def _forbid_tf32() -> None:
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
+    if hasattr(cudnn, "conv"):  # since PyTorch 2.9 operations have switches of their own
+        matmul.fp32_precision = cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = "ieee"
+
+
+def product_precisions() -> tuple[object, ...]:
+    """Return how PyTorch multiplies float32 on GPUs, to be compared."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    if hasattr(cudnn, "conv"):  # the older ones fail to be read where these differ
+        return matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
+    return matmul.allow_tf32, cudnn.allow_tf32

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +29,7 @@ class Family:
         return self.model(self.config.from_dict(settings))
 
 
+_NO_PART_OF_A_LABEL = ("dropout", "init_std", "solver")  # a run names its solver by itself
 FAMILIES = {"mdeq": Family(MDEQ, MDEQConfig), "mondeq": Family(MonDEQ, MonDEQConfig)}
 
 
@@ -39,6 +42,20 @@ def config_of(model: EquilibriumModel) -> Config:
     """Return the configuration of a model of one of the families."""
     assert isinstance(model, (MDEQ, MonDEQ))
     return model.config
+
+
+def architecture_of(model: EquilibriumModel) -> dict[str, Any]:
+    """Return what decides a model's outputs beside its weights, as plain JSON.
+
+    Of a family all settings but those of training and the default solver; of other models the name
+    of their class, which is all that is known.
+    """
+    family = family_of(model)
+    if family is None:
+        return {"class": type(model).__name__}
+    settings = dataclasses.asdict(config_of(model)).items()
+    decisive = {name: value for name, value in settings if name not in _NO_PART_OF_A_LABEL}
+    return {"family": family, **json.loads(json.dumps(decisive))}
 
 
 def build_config(config: Config) -> EquilibriumModel:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from deqcert.errors import PerformanceWarning
+from deqcert.models.devices import product_precisions
 from deqcert.models.fast_part import FastPart
 from deqcert.models.recorder import Recorder
 from deqcert.models.trees import leaves
@@ -206,8 +207,7 @@ def _settings() -> tuple[Hashable, ...]:
     """Return what PyTorch chooses kernels by."""
     cudnn = torch.backends.cudnn
     return (
-        torch.backends.cuda.matmul.allow_tf32,
-        cudnn.allow_tf32,
+        *product_precisions(),
         cudnn.benchmark,
         cudnn.deterministic,
         torch.are_deterministic_algorithms_enabled(),

@@ -41,10 +41,11 @@ COLUMNS: dict[str, str] = {
     "unconverged": "Int64",
     "cell_evaluations": "Int64",
     "seconds": "Float64",
-    "seed": "Int64",
+    "seed": "object",
 }
 """Types by column. Those in capitals can be missing (``pandas.NA``): a class where the image is
-abstained, draws and audits where there are none, what a log of others does not tell."""
+abstained, draws and audits where there are none, what a log of others does not tell. Seeds are
+Python's integers, since they may have any size."""
 
 MEDIAN = "0.5"
 

@@ -155,10 +155,11 @@ class Certifier:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """Settings, weights digest, noise stream: what must agree for two runs to be one run."""
+        """Settings, model, noise stream: what must agree for two runs to be one run."""
         return {
             **asdict(self.settings),
             "weights_digest": self.classifier.digest,
+            "architecture": self.classifier.architecture,
             "noise": self._stream.name,
         }
 
@@ -275,7 +276,8 @@ class Certifier:
 
         Method ``standard`` is PREDICT of Cohen et al. (2019); a near tie (lead within the numeric
         margin) counts for the runner-up (THEORY 1.1). ``srs`` returns the class only if Theorem A
-        proves a probability above 1/2, since serialized labels without an audit prove nothing.
+        proves a probability above 1/2, since serialized labels without an audit prove nothing; an
+        audit of more than `n` draws is one of all of them. So does ``proved`` by proved labels.
 
         Args:
             image: Pixels in [0, 1], shape as the model's `input_shape`.
@@ -286,12 +288,20 @@ class Certifier:
             progress: As in `certify`.
 
         Raises:
-            ConfigurationError: `n` or `alpha` out of range.
+            ConfigurationError: `n` or `alpha` out of range, or the method is ``srs-paper``, of
+                which no error probability is known.
             InputError: As in `certify`.
         """
+        if self.settings.method == "srs-paper":
+            raise ConfigurationError(
+                "method 'srs-paper' gives no guarantee, so no alpha holds for its predictions; use "
+                "standard or srs"
+            )
         seed = fresh_seed() if seed is None else seed
         sampler = self.sampler(image, seed=seed, index=index, progress=progress)
-        settings = replace(self.settings, n=n, alpha=float(alpha))
+        audit = self.settings.audit
+        audit = min(audit, check_count("n", n)) if isinstance(audit, int) else audit
+        settings = replace(self.settings, n=n, alpha=float(alpha), audit=audit)
         if settings.method == "standard":
             return majority_class(
                 sampler.cold("predict", range(settings.n), Spent()),

@@ -8,6 +8,7 @@ and measures how far a logit lead still moves with the batch shape.
 from __future__ import annotations
 
 import dataclasses
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,8 @@ from deqcert.models import (
     solve_rows,
     weights_digest,
 )
-from deqcert.models.devices import usable_device
+from deqcert.models.devices import named_precision, usable_device
+from deqcert.models.families import architecture_of
 from deqcert.models.inference import lacks_fast_parts
 from deqcert.smoothing.hardware import HardwareBatch
 from deqcert.smoothing.margin import measured_margin, probe_images
@@ -157,12 +159,8 @@ class ReferenceClassifier:
         self.dtype = _PRECISIONS[precision]
         self.precision = precision
         self.spec = spec
-        if self.device.type == "cuda":
-            # TF32 is another, coarser classifier than the one a certificate names (THEORY 1.1).
-            torch.backends.cuda.matmul.allow_tf32 = False
-            torch.backends.cudnn.allow_tf32 = False
-            torch.backends.cudnn.benchmark = False
-        self.model = inference_copy(model, dtype=self.dtype, device=self.device)
+        with self.computing():
+            self.model = inference_copy(model, dtype=self.dtype, device=self.device)
         if self.dtype == torch.bfloat16 and lacks_fast_parts(self.model):
             where, needs = _FAST_PARTS[self.device.type]
             raise ConfigurationError(
@@ -170,11 +168,20 @@ class ReferenceClassifier:
                 "ones round elsewhere, which makes them another classifier under the same name"
             )
         self.digest = weights_digest(model)
+        self.architecture = architecture_of(model)
         self.input_shape = model.input_shape
         self.num_classes = int(model.num_classes)
         self.hardware = HardwareBatch(BATCH_SIZES[-1])
         probes = probe_images(self.input_shape, sigma).to(device=self.device, dtype=self.dtype)
-        self.margin = measured_margin(self.model, spec, probes, self.hardware)
+        with self.computing():
+            self.margin = measured_margin(self.model, spec, probes, self.hardware)
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Compute in the precision of the classifier's name, whatever surrounds the call.
+
+        To be entered wherever its model is asked, in whatever process.
+        """
+        return named_precision(self.device)
 
     def default_batch_size(self, *specs: SolverSpec) -> int:
         """Return the largest of the fixed batch sizes whose solver history fits in 2 GiB.
@@ -229,7 +236,8 @@ class ReferenceClassifier:
         self, images: Tensor, spec: SolverSpec, state0: State | None
     ) -> tuple[Tensor, Solution]:
         moved = images.to(device=self.device, dtype=self.dtype)
-        return solve_rows(self.model, moved, spec, state0=state0)
+        with self.computing():
+            return solve_rows(self.model, moved, spec, state0=state0)
 
 
 class Asked:

@@ -240,7 +240,8 @@ class Sampler:
         """
         chains = range(how.chains) if chains is None else chains
         labels = np.full(chain_draws(n, how.chains, chains), NO_CLASS, dtype=np.int16)
-        solves = self._solves(how, spent, chains, proved)
+        with self.classifier.computing():
+            solves = self._solves(how, spent, chains, proved)
         made = 0
 
         def solve(place: range, images: Rows, low: int, high: int) -> None:
@@ -249,7 +250,7 @@ class Sampler:
             labels[made + low : made + high] = found
 
         places = _chain_places(n, how.chains, chains, self.batch.rows)
-        with self.batches(stage, range(n), places) as batches:
+        with self.classifier.computing(), self.batches(stage, range(n), places) as batches:
             for place, images in batches:
                 self.batch.each(len(place), partial(solve, place, images))
                 made += len(place)
@@ -262,7 +263,8 @@ class Sampler:
         """Make what serialized labels need once per image: the fit of the start ``linear``."""
         if how.start == "linear" and self.fit is None:
             rows = self.noisy("start", range(FIT_ROWS))
-            self.fit = fitted(self.classifier, rows, how, spent)
+            with self.classifier.computing():
+                self.fit = fitted(self.classifier, rows, how, spent)
 
     def _solves(
         self, how: Serialization, spent: Spent, chains: range, proved: bool

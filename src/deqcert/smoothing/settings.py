@@ -57,6 +57,11 @@ class Settings:
             raise unknown_name("start", self.start, STARTS)
         for name in ("serial", "warmup"):
             SolverSpec.parse(getattr(self, name), within=name)
+        if self.method == "proved" and self.dtype == "bfloat16":
+            raise ConfigurationError(
+                "method 'proved' is about the exact image, which bfloat16 would round; take "
+                "float32 or float64"
+            )
         if self.method in ("standard", "proved"):
             check_feasible(n=self.n, alpha=self.alpha, audit=None)
         else:

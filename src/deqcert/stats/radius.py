@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from scipy import special
 
 from deqcert.errors import ConfigurationError
@@ -39,5 +40,8 @@ def certified_radius(p_lower: float, sigma: float) -> float:
         raise ConfigurationError(f"p_lower must lie in [0, 1], but got {p_lower!r}")
     if p_lower <= 0.5:
         return 0.0
+    with np.errstate(over="ignore"):
+        # Noise is made in float32: its deviation is the nearest number there, which may be less.
+        sigma = min(sigma, float(np.float32(sigma)))
     p_lower = min(float(p_lower), math.nextafter(1.0, 0.0))
     return float(sigma * special.ndtri(p_lower) * (1.0 - ROUNDING))
