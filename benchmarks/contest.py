@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import deqcert as dc
 from deqcert.models import MDEQ, build
+from deqcert.models.fast_part import FastPart
 from deqcert.smoothing import NoiseSource, Sampler
 
 _ALLOWED = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -122,3 +123,18 @@ def agreement(ours: dc.Certifier, images: Tensor, theirs: list[int]) -> dict[str
     differ = found.label != torch.tensor(theirs).numpy()
     leads = sorted(float(lead) for lead in found.lead[differ])
     return {"draws": len(images), "differ": int(differ.sum()), "leads": leads}
+
+
+def computed_by(ours: dc.Certifier) -> dict[str, Any]:
+    """Return what computes: the cell's class, other fast parts in use, and recorded solves."""
+    model = ours.classifier.model
+    cell = getattr(model, "f", None)
+    if isinstance(cell, FastPart) and not cell.active:
+        cell = cell.plain
+    fast = [part for part in model.modules() if isinstance(part, FastPart) and part.active]
+    recorded = getattr(model, "recorded_solves", None)
+    return {
+        "cell": type(cell).__name__,
+        "fast_ends": [type(part).__name__ for part in fast if part is not cell],
+        "recordings": 0 if recorded is None else len(recorded),
+    }

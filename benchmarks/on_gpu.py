@@ -29,11 +29,12 @@ from typing import Any
 
 import torch
 from console import console, markdown
-from contest import Work, certifier, certify, load
+from contest import Work, certifier, certify, computed_by, load
 from ledger import Ledger
 from torch import Tensor, nn
 
 import deqcert as dc
+from deqcert.errors import ConfigurationError
 from deqcert.models import solve_rows
 from deqcert.models.fast_part import plain_parts
 from deqcert.models.graphs import unrecorded
@@ -141,7 +142,7 @@ def measure(ours: dc.Certifier, draws: int) -> dict[str, Any]:
         solve_rows(classifier.model, moved[: ours.settings.n0], classifier.spec)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    alone, recorded = timed(solves, device), classifier.model.recorded_solves
+    alone = timed(solves, device)
     certify(ours, images[0], 0, seed=1)  # warms up
     seconds = certify(ours, images[0], 0, seed=0)["seconds"]
     return {
@@ -149,8 +150,7 @@ def measure(ours: dc.Certifier, draws: int) -> dict[str, Any]:
         "gigaflops_per_draw": layers.operations / rows / 1e9,
         "ms_per_draw": 1000 * seconds / draws,
         "solves_ms_per_draw": 1000 * alone / rows,
-        "cell": type(getattr(classifier.model, "f", None)).__name__,
-        "recordings": 0 if recorded is None else len(recorded),
+        **computed_by(ours),
         "floor_ms_per_draw": 1000 * layers.floor / rows,
         "peak_operations_per_second": speed.operations,
         "peak_bytes_per_second": speed.bytes,
@@ -220,7 +220,11 @@ def main() -> int:
         }
         work = Work(n=options.n)
 
-        row = ledger.measure(key, partial(measured, name, changes, work, how))
+        try:
+            row = ledger.measure(key, partial(measured, name, changes, work, how))
+        except ConfigurationError as refused:
+            console.print(f"{key}: left out: {refused}")
+            continue
         console.print(f"{key}: {row['ms_per_draw']:.4f} ms per draw")
         options.out.with_suffix(".md").write_text(table(ledger.results), encoding="utf-8")
     return 0

@@ -21,7 +21,16 @@ from typing import Any
 
 from beside import Beside
 from console import console, track
-from contest import Work, agreement, certifier, certify, load, sampler, use_threads
+from contest import (
+    Work,
+    agreement,
+    certifier,
+    certify,
+    computed_by,
+    load,
+    sampler,
+    use_threads,
+)
 from ledger import Ledger
 
 import deqcert as dc
@@ -37,7 +46,8 @@ def round_of(
 ) -> dict[str, Any]:
     """Certify one image by every one of ours and by the other."""
     found = {
-        name: certify(ours, example.image, example.index, work.seed) for name, ours in who.items()
+        name: {**certify(ours, example.image, example.index, work.seed), **computed_by(ours)}
+        for name, ours in who.items()
     }
     found["other"] = other.certify(
         example.image, method="standard", tolerance=tolerance, **asdict(work)
@@ -173,8 +183,10 @@ def same_labels(
         one.classifier.labelled(noisy)
     ledger.measure(f"{key}, labels", lambda: found)
     if options.device != "cpu":
-        for _ in range(_BEFORE_RECORDED):
-            round_of(who, other, example, work, options.tolerance)
+        round_of(who, other, example, work, options.tolerance)
+        for one in who.values():
+            for _ in range(_BEFORE_RECORDED):
+                certify(one, example.image, example.index, work.seed)
 
 
 def done(options: argparse.Namespace, ledger: Ledger, key: str) -> bool:

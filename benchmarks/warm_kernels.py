@@ -26,8 +26,6 @@ ROWS = 16  # no machine code depends on it
 def warm(name: str, precision: str, device: str) -> tuple[str, float]:
     """Solve and classify some rows; return what, and the seconds."""
     started = time.perf_counter()
-    # As in certificates: the look at what was compiled compares with float32 in full.
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     dtype = getattr(torch, precision)
     model = inference_copy(load(name), dtype=dtype, device=device)
     images = torch.rand(ROWS, *model.input_shape).to(device, dtype)

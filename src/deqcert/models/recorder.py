@@ -79,6 +79,9 @@ class CudaRecorder:
         graph = torch.cuda.CUDAGraph()
         # Other threads may go on allocating, and copying noise to the device.
         mode = "thread_local"
-        with torch.cuda.graph(graph, pool=self._pool, stream=side, capture_error_mode=mode):
-            results = work()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, stream=side, capture_error_mode=mode):
+                results = work()
+        finally:  # PyTorch stays on the other stream where a recording fails
+            torch.cuda.set_stream(self._stream)
         return graph, results
