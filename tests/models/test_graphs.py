@@ -375,6 +375,9 @@ class Cuda:
     def stream(self, stream):
         return Here(self.log, stream.name)
 
+    def set_stream(self, stream):
+        self.log.append(("on", stream.name))
+
     def CUDAGraph(self):  # noqa: N802
         return Replayed(self.log)
 
@@ -421,6 +424,7 @@ def test_what_is_asked_of_cuda(monkeypatch):
         graph,
         "work",
         ("leave", *graph[1:]),
+        ("on", "stream 0"),
         ("leave", "cuda:1"),
     ]
     cuda.log.clear()
@@ -437,3 +441,18 @@ def test_that_is_what_pytorch_has():
     assert {"cuda_graph", "pool", "stream", "capture_error_mode"} <= set(contexts)
     names = ("graph_pool_handle", "current_stream", "Stream", "device", "stream", "CUDAGraph")
     assert all(hasattr(torch.cuda, name) for name in (*names, "is_current_stream_capturing"))
+
+
+def test_a_recording_that_fails_leaves_no_other_stream(monkeypatch):
+    cuda, left = Cuda(), "the end of a recording failed"
+
+    class Failing(Here):
+        def __exit__(self, *error):
+            raise RuntimeError(left)
+
+    monkeypatch.setattr(torch, "cuda", cuda)
+    monkeypatch.setattr(Cuda, "graph", lambda self, graph, **how: Failing(self.log, "graph"))
+    recorder = CudaRecorder(torch.device("cuda", 1))
+    with pytest.raises(RuntimeError, match=left):
+        recorder.record(lambda: None)
+    assert cuda.log[-2:] == [("on", "stream 0"), ("leave", "cuda:1")]

@@ -44,7 +44,9 @@ def named_precision(device: torch.device) -> Iterator[None]:
 
 def _forbid_tf32() -> None:
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
+    matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
     if hasattr(cudnn, "conv"):  # since PyTorch 2.9 operations have switches of their own
         matmul.fp32_precision = cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = "ieee"
 
