@@ -439,8 +439,10 @@ def test_what_is_asked_of_cuda(monkeypatch):
 def test_that_is_what_pytorch_has():
     contexts = inspect.signature(torch.cuda.graph.__init__).parameters
     assert {"cuda_graph", "pool", "stream", "capture_error_mode"} <= set(contexts)
-    names = ("graph_pool_handle", "current_stream", "Stream", "device", "stream", "CUDAGraph")
-    assert all(hasattr(torch.cuda, name) for name in (*names, "is_current_stream_capturing"))
+    names = ("graph_pool_handle", "current_stream", "set_stream", "Stream", "device", "stream")
+    assert all(
+        hasattr(torch.cuda, name) for name in (*names, "CUDAGraph", "is_current_stream_capturing")
+    )
 
 
 def test_a_recording_that_fails_leaves_no_other_stream(monkeypatch):
