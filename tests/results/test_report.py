@@ -144,6 +144,19 @@ def test_different_images_and_settings_are_said(standard: Path, srs: Path, tmp_p
     assert any("The runs also differ in weights." in note for note in notes)
 
 
+def test_other_architectures_are_one_difference(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / name, [certificate(0)], **settings)
+        for name, settings in {
+            "old": {},
+            "one": {"architecture": {"family": "mdeq", "groups": 8, "mean": [0.5]}},
+            "two": {"architecture": {"family": "mdeq", "groups": 4, "mean": [0.1]}},
+        }.items()
+    ]
+    assert any("The runs also differ in architecture." in note for note in report(runs[1:]).notes)
+    assert not any("differ" in note for note in report(runs[:2]).notes)
+
+
 def test_runs_of_several_sigmas_share_the_finest_grid(standard: Path, tmp_path: Path) -> None:
     fine = make_run(
         tmp_path / "fine", [certificate(i, sigma=0.25, radius=0.4) for i in range(3)], sigma=0.25

@@ -14,6 +14,7 @@ WARNING = "WARNING: "
 # Shown as lines of the table, or the very images that are compared apart.
 SHOWN = {"method", "sigma", "n", "data", "split", "data_digest", "class_names", "skip"}
 WORDS = {"weights_digest": "weights"}
+ARCHITECTURE = "architecture"  # of which one difference says as much as ten
 
 
 def notes_on(
@@ -108,8 +109,13 @@ def _other_settings(
         # Runs with and without noise, or in other norms, have other settings altogether.
         kind = summary.method if summary.guarantee == DETERMINISTIC else ""
         first = firsts.setdefault(kind, folder)
-        for key, _, _ in configuration_differences(first.configuration, folder.configuration):
-            keys[key] = None
+        pair = first.configuration, folder.configuration
+        for key, _, _ in configuration_differences(*pair):
+            whole = key.partition(".")[0]
+            if whole != ARCHITECTURE:
+                keys[key] = None
+            elif all(whole in one for one in pair):  # runs of early versions do not tell
+                keys[whole] = None
     hidden = [WORDS.get(key, key) for key in keys if key.split(".")[0] not in SHOWN]
     notes = [f"The runs also differ in {', '.join(hidden)}."] if hidden else []
     if sum(_claims_by_draws(summary) for summary in summaries) > 1:
