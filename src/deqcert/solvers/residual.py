@@ -22,7 +22,7 @@ def relative_residual(z: State, fz: State) -> Tensor:  # shape: (B,), float32
 def ratios(squares: Tensor) -> Tensor:  # (2, B) float64 -> (B,) float32
     """Return the residuals of rows whose ||f(z) - z||^2 and ||f(z)||^2 these are."""
     limits = torch.finfo(torch.float32)
-    if squares.device.type == "cpu":  # a dozen operations on few numbers: 1 % of a digit's draw
+    if squares.device.type == "cpu":  # one call instead of a dozen on few numbers
         out = torch.empty(squares.shape[1], dtype=torch.float32)
         if compiled.ratios(squares, limits, out):
             return out
