@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from deqcert import cli_certify, cli_checks, cli_watch
@@ -326,7 +326,8 @@ def models() -> None:
     """List the architectures and the trained models that come with deqcert."""
     from deqcert.models import available_models
 
-    table = Table("model", "images", "classes", "trained on", "at sigma", "accuracy", box=None)
+    name = Column("model", overflow="fold")  # names are to be copied
+    table = Table(name, "images", "classes", "trained on", "at sigma", "accuracy", box=None)
     for entry in available_models():
         card = entry.card
         accuracy = card.get("test", {}).get("accuracy")

@@ -196,10 +196,12 @@ def tune(
     from deqcert.data import load_data
     from deqcert.errors import ConfigurationError
     from deqcert.models import load_model
-    from deqcert.results.files import write_atomically
+    from deqcert.results.files import make_folder, write_atomically
 
     if out_file is not None and out_file.exists():
         raise ConfigurationError(f"{out_file} exists, and nothing is overwritten")
+    if out_file is not None:
+        make_folder(out_file.parent)  # what would fail later fails now
     subject, images = load_model(model), load_data(data, split=split, folder=data_dir)
     with console_steps("images", err) as watch:
         found = run_tuning(
@@ -218,10 +220,9 @@ def tune(
     content = json.dumps(
         {"data": data, "split": split, "model": model, **found.to_json()}, indent=1
     )
-    if out_file is not None:
-        out_file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out_file, content + "\n")
     if as_json:
         out.print_json(content)
     else:
         out.print(found)
+    if out_file is not None:  # last: a disk that refuses takes nothing of what was found
+        write_atomically(out_file, content + "\n")

@@ -234,6 +234,13 @@ def test_settings_out_of_range_are_refused(settings: dict, message: str):
         AttackSpec(**settings)
 
 
+def test_a_seed_that_is_none_is_not_kept(run: Path, tmp_path: Path):
+    out = tmp_path / "attack"
+    with pytest.raises(ConfigurationError, match="seed must be"):
+        attack_run(run, model=MeansDEQ(), spec=QUICK, seed=-1, out=out)
+    assert attack_run(run, model=MeansDEQ(), spec=QUICK, seed=1, limit=1, out=out).seed == 1
+
+
 def test_another_model_or_none_is_refused(run: Path, tmp_path: Path):
     with pytest.raises(ConfigurationError, match="needs the model"):
         attack_run(run)

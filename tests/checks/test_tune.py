@@ -139,6 +139,11 @@ def test_the_command_prints_a_reference_that_certify_takes(tmp_path: Path):
     run = ["certify", *options, "--method", "standard", "--n", "100", "--max", "2"]
     result = CliRunner().invoke(app, [*run, "--reference", reference, "--out", f"{tmp_path}/run"])
     assert result.exit_code == 0, result.output
+    (tmp_path / "file").touch()
+    beneath = [*size[:-1], str(tmp_path / "file" / "digits.json")]
+    refused = CliRunner().invoke(app, ["tune", *options, *beneath])
+    assert refused.exit_code == 2
+    assert "a file is in its way" in refused.output
     again = CliRunner().invoke(app, ["tune", *options, *size])
     assert again.exit_code == 2
     assert "nothing is overwritten" in again.output

@@ -12,6 +12,7 @@ import pytest
 
 from deqcert.errors import RunFolderError
 from deqcert.results import RunFolder
+from deqcert.results.files import write_atomically
 from tests.results.made import CONFIGURATION, ENVIRONMENT, certificate
 
 ROOT = Path(__file__).parents[2]
@@ -127,3 +128,16 @@ def test_file_system_that_is_read_only() -> None:
         pytest.skip("needs /proc")
     with pytest.raises(RunFolderError, match=r"cannot write /proc/deqcert"):
         RunFolder.create_or_resume("/proc/deqcert", CONFIGURATION, ENVIRONMENT)
+
+
+def test_a_disk_that_takes_back_nothing_is_one_line_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a read-only one even a temporary file that is not there cannot be removed."""
+
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(RunFolderError, match="cannot write"):
+        write_atomically(tmp_path / "none" / "table.md", "x")

@@ -147,6 +147,8 @@ def test_a_run_from_before_architectures_were_recorded_still_verifies(digits, tm
     found = verify(tmp_path, model=own, data=digits, replays=1)
     assert found.clean
     assert any("no architecture" in note for note in found.notes)
+    with pytest.raises(RunFolderError, match="begun by a version that did not record"):
+        certify_dataset(certifier, digits, out=tmp_path, skip=SKIP, limit=2)
 
 
 def test_models_are_named_by_their_digest():

@@ -247,6 +247,25 @@ def test_another_training_sigma_warns():
         certifier(model)
 
 
+@pytest.mark.parametrize("width", [1, 3, 20])
+def test_logits_that_are_not_the_classes_are_refused(width: int):
+    class Wide(LinearDEQ):
+        def classify(self, state: torch.Tensor) -> torch.Tensor:
+            return state.expand(-1, width)
+
+    with pytest.raises(ConfigurationError, match=r"logits of shape \(batch, 2\)"):
+        certifier(Wide())
+
+
+def test_labels_in_place_of_logits_are_refused():
+    class Decided(LinearDEQ):
+        def classify(self, state: torch.Tensor) -> torch.Tensor:
+            return super().classify(state).argmax(1)
+
+    with pytest.raises(ConfigurationError, match="floating-point logits"):
+        certifier(Decided())
+
+
 def test_the_model_itself_is_left_as_it_was():
     model = LinearDEQ().train()
     certifier(model).certify(image_at(MARGIN), seed=0)

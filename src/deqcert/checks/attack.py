@@ -120,6 +120,7 @@ def attack_run(
     spec = spec or AttackSpec()
     if limit is not None and limit < 1:
         raise ConfigurationError(f"the number of images must be >= 1, but got {limit}")
+    seed = None if seed is None else check_seed(seed)  # before it is on record
     subject = _model(folder, model)
     images = _data(folder, data, data_dir)
     make, settings = _attacker(folder, subject, spec, device, batch_size)

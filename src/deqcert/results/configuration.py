@@ -12,11 +12,18 @@ from deqcert.errors import RunFolderError
 
 def require_same(folder: Path, *, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Refuse to mix two configurations in one folder, naming each difference."""
-    differences = configuration_differences(stored, wanted)
+    early = "architecture" in wanted and "architecture" not in stored
+    known = {key: value for key, value in wanted.items() if key != "architecture" or not early}
+    differences = configuration_differences(stored, known)
     if differences:
         listed = ", ".join(f"{key} {old!r} there, {new!r} now" for key, old, new in differences)
         raise RunFolderError(
             f"{folder} holds a run of another configuration ({listed}); choose another folder"
+        )
+    if early:
+        raise RunFolderError(
+            f"{folder} was begun by a version that did not record the model's architecture, so this "
+            "model may be another one; finish it with that version, or choose another folder"
         )
 
 

@@ -24,7 +24,20 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a disk that cannot be written at all
+            temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those it is in, where it is missing.
+
+    Raises:
+        RunFolderError: The disk refused, or a file is in its way.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
         raise cannot_write(path, error) from error
 
 

@@ -68,7 +68,8 @@ def package_commit() -> str | None:
 def _git(root: Path, *arguments: str) -> str | None:
     """Return what git says, or None where it cannot."""
     try:
-        command = ["git", "-C", str(root), *arguments]
+        # Without its locks: another git may be at work, and the index is not ours to write.
+        command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
         found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deqcert.errors import NumericalWarning
+from deqcert.errors import ConfigurationError, NumericalWarning
 from deqcert.models import BATCH_SIZES, EquilibriumModel, solve_rows
 from deqcert.models.fast_part import plain_parts
 from deqcert.models.rows import start_rows
@@ -80,6 +80,9 @@ def measured_margin(
 
     Warns:
         NumericalWarning: No probe has finite logits, or some have them in some batches only.
+
+    Raises:
+        ConfigurationError: The model's logits are not as many as its classes.
     """
     if spec.exits:
         stages = (*(steps for steps, _ in spec.exits), spec.max_steps)
@@ -87,6 +90,11 @@ def measured_margin(
         return max(measured_margin(model, part, probes, hardware) for part in parts)
     subject = _Subject(model, probes, hardware)
     whole, solved = subject.solve(spec, PROBES)
+    if whole.shape != (PROBES, model.num_classes) or not whole.is_floating_point():
+        raise ConfigurationError(
+            f"classify must return floating-point logits of shape (batch, {model.num_classes}), "
+            f"but of {PROBES} images it gave {whole.dtype} of shape {tuple(whole.shape)}"
+        )
     others = [subject.solve(spec, shape)[0] for shape in subject.apart(spec, solved)]
     if probes.dtype == torch.float32:
         with plain_parts(model) as any_fast:
