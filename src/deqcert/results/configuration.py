@@ -22,8 +22,8 @@ def require_same(folder: Path, *, stored: dict[str, Any], wanted: dict[str, Any]
         )
     if early:
         raise RunFolderError(
-            f"{folder} was begun by a version that did not record the model's architecture, so this "
-            "model may be another one; finish it with that version, or choose another folder"
+            f"{folder} was begun by a version that did not record the model's architecture: this "
+            "may be another model; finish it with that version, or choose another folder"
         )
 
 
