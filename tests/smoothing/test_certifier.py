@@ -257,6 +257,11 @@ def test_logits_that_are_not_the_classes_are_refused(width: int):
         certifier(Wide())
 
 
+def test_proofs_are_not_about_rounded_images():
+    with pytest.raises(ConfigurationError, match="bfloat16 would round"):
+        certifier(method="proved", dtype="bfloat16")
+
+
 def test_labels_in_place_of_logits_are_refused():
     class Decided(LinearDEQ):
         def classify(self, state: torch.Tensor) -> torch.Tensor:

@@ -47,15 +47,15 @@ def config_of(model: EquilibriumModel) -> Config:
 def architecture_of(model: EquilibriumModel) -> dict[str, Any]:
     """Return what decides a model's outputs beside its weights, as plain JSON.
 
-    Of a family all settings but those of training and the default solver; of other models the name
-    of their class, which is all that is known.
+    The name of its class, and of a family all settings but those of training and the default solver;
+    of other models no more is known.
     """
-    family = family_of(model)
-    if family is None:
-        return {"class": type(model).__name__}
+    kind = {"class": type(model).__name__}
+    if family_of(model) is None:
+        return kind
     settings = dataclasses.asdict(config_of(model)).items()
     decisive = {name: value for name, value in settings if name not in _NO_PART_OF_A_LABEL}
-    return {"family": family, **json.loads(json.dumps(decisive))}
+    return {**kind, **json.loads(json.dumps(decisive))}
 
 
 def build_config(config: Config) -> EquilibriumModel:
