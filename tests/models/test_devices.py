@@ -9,7 +9,6 @@ import sys
 import pytest
 import torch
 
-from deqcert.data import load_data
 from deqcert.models import load_model
 from deqcert.models.devices import named_precision, product_precisions
 from deqcert.runners.bench import packed
@@ -63,8 +62,9 @@ def test_here_they_are_read_as_they_are():
         ("mondeq-fc-s050", {"method": "proved", "start": "clean"}),
     ],
 )
-def test_autocast_around_a_certificate_changes_nothing(name: str, settings: dict, mnist_or_digits):
-    image = mnist_or_digits(name)
+def test_autocast_around_a_certificate_changes_nothing(name: str, settings: dict):
+    shape = load_model(name).input_shape
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(1))
     made = Certifier(load_model(name), sigma=0.5, n0=40, n=120, chains=40, **settings)
     usual = made.certify(image, seed=0).to_json()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -72,15 +72,3 @@ def test_autocast_around_a_certificate_changes_nothing(name: str, settings: dict
         for certifier in (made, inside, pickle.loads(packed(made))):
             found = certifier.certify(image, seed=0).to_json()
             assert {**found, "seconds": 0} == {**usual, "seconds": 0}
-
-
-@pytest.fixture
-def mnist_or_digits():
-    """Return an image for a model: of the digits, or random in the size of MNIST."""
-
-    def image_for(name: str) -> torch.Tensor:
-        if name.startswith("mdeq-digits"):
-            return load_data("digits")[3].image
-        return torch.rand(1, 28, 28, generator=torch.Generator().manual_seed(1))
-
-    return image_for

@@ -47,8 +47,8 @@ def config_of(model: EquilibriumModel) -> Config:
 def architecture_of(model: EquilibriumModel) -> dict[str, Any]:
     """Return what decides a model's outputs beside its weights, as plain JSON.
 
-    The name of its class, and of a family all settings but those of training and the default solver;
-    of other models no more is known.
+    The name of its class, and of a family all settings but those of training and the default
+    solver; of other models no more is known.
     """
     kind = {"class": type(model).__name__}
     if family_of(model) is None:
