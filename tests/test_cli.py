@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -317,6 +318,47 @@ def test_slow_products_of_a_training_are_told(tmp_path, monkeypatch, instruction
     assert code == 2
     assert err.splitlines()[-1].startswith("error: batch_size 100000 is above")
     assert ("note: this processor has no instructions for bfloat16" in err) is told
+
+
+def test_the_published_rule_is_marked_while_it_runs(tmp_path: Path):
+    run = ["certify", *QUICK, "--max", 1, "--out", tmp_path / "run"]
+    _, _, err = deqcert(*run, "--method", "srs-paper")
+    assert err.startswith("srs-paper (NO GUARANTEE): 1/1 image 0: ")
+
+
+def test_times_that_are_none_name_their_option(tmp_path: Path):
+    base = ["--data", "digits", "--model", "mdeq-digits", "--sigma", "0.5"]
+    code, _, err = deqcert("train", *base, "--minutes", 0, "--out", tmp_path / "run")
+    assert (code, err) == (2, "error: --minutes must be > 0, but got 0\n")
+
+
+def run_program(*arguments: str, stdout: Any = subprocess.PIPE, **variables: str):
+    """Run the program itself, as a terminal would."""
+    code = "from deqcert.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables},
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_any_encoding_shows_what_it_can(encoding: str):
+    wide = run_program("certify", "--help", PYTHONIOENCODING=encoding, COLUMNS="60")
+    assert (wide.returncode, wide.stderr) == (0, b"")
+    assert b"--sigma" in wide.stdout
+    wide.stdout.decode(encoding)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_behind_the_output_is_one_line():
+    with open("/dev/full", "wb") as full:
+        for arguments in (["--help"], ["models"]):
+            result = run_program(*arguments, stdout=full)
+            assert result.returncode == 2
+            lines = result.stderr.decode().splitlines()
+            assert lines == ["error: cannot write what there is to print: No space left on device"]
 
 
 def test_the_version_is_printed():

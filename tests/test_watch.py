@@ -110,7 +110,7 @@ def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path, there: bool) -> Non
 
 def test_bad_options_are_one_line(tmp_path: Path) -> None:
     RunFolder.create_or_resume(tmp_path, CONFIGURATION, ENVIRONMENT).close()
-    for options in (["--every", "0"], ["--radii", "a"], ["--every", "nan"]):
+    for options in (["--every", "0"], ["--radii", "a"], ["--every", "nan"], ["--every", "inf"]):
         code, _, err = deqcert("watch", tmp_path, *options)
         assert (code, len(err.splitlines())) == (2, 1), options
 

@@ -5,7 +5,11 @@ Heavy imports stay inside the commands, so that ``deqcert --help`` answers at on
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
+import io
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -50,6 +54,7 @@ app = typer.Typer(
 out = Console()
 err = Console(stderr=True)
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PAUSED = 75
 """Exit code of work that stopped because its time was up: EX_TEMPFAIL, call again."""
 
@@ -212,6 +217,8 @@ def train(
     from deqcert.training import console_progress, find_recipe, slow_products
     from deqcert.training import train as run_training
 
+    if minutes is not None and not minutes > 0:
+        raise ConfigurationError(f"--minutes must be > 0, but got {minutes:g}")
     given = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -406,8 +413,22 @@ def _certifier(model: EquilibriumModel, **settings: Any) -> Certifier:
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line.
+
+    What a terminal or a file in another encoding than UTF-8 cannot show becomes a question mark. A
+    full disk behind standard output is one line, as every other error is.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        app()
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        with contextlib.suppress(OSError):
+            print(f"error: cannot write what there is to print: {error.strerror}", file=sys.stderr)
+        os._exit(2)  # an orderly end would try to write it once more
 
 
 if __name__ == "__main__":

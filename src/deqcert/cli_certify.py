@@ -164,6 +164,7 @@ def certify(
     from deqcert.models import load_model
     from deqcert.runners import Workers, certify_dataset
     from deqcert.runners.console import console_watch
+    from deqcert.smoothing.methods import GUARANTEES
 
     refuse_idle_options(context, method)
     settings = {
@@ -196,7 +197,8 @@ def certify(
     )
     certifier = make_certifier(load_model(model), method, settings, batch_size)
     images = load_data(data, split=split, folder=data_dir)
-    with console_watch(method, err) as watch:
+    title = f"{method} (NO GUARANTEE)" if GUARANTEES.get(method) == "none" else method
+    with console_watch(title, err) as watch:
         run = certify_dataset(
             certifier,
             images,

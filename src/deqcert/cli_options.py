@@ -182,8 +182,8 @@ Reference = Annotated[
     str | None,
     typer.Option(
         help="Cold solver of the certified classifier, name:steps or name:steps:tolerance, or with "
-        "early exits such as picard:8,exits=2@0.7+4@0.15 (after 2 steps where the lead is above "
-        "0.7 ...; `deqcert tune` finds some). Default: the model's own, else anderson:30."
+        "early exits such as picard:8,exits=2@.7 (after 2 steps where the lead is above 0.7; more "
+        "by +; `deqcert tune` finds some). Default: the model's own, else anderson:30."
     ),
 ]
 Serial = Annotated[

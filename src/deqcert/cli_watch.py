@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 out = Console()
 
 TERMINAL_EVERY, FILE_EVERY = 1.0, 10.0
+_LONGEST = 86_400.0
 
 
 def watch(
@@ -32,8 +33,8 @@ def watch(
     every: Annotated[
         float | None,
         typer.Option(
-            help="Seconds between two looks, > 0. Default: 1 in a terminal; 10 in a file, which "
-            "gets a line where something changed."
+            help="Seconds between two looks, > 0, at most a day. Default: 1 in a terminal; 10 in a "
+            "file, which gets a line where something changed."
         ),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Show where the run is, and leave.")] = False,
@@ -45,8 +46,8 @@ def watch(
     """
     from deqcert.results.live import FINISHED, RUNNING, LiveRun
 
-    if every is not None and not every > 0:
-        raise ConfigurationError(f"--every must be > 0, but got {every:g}")
+    if every is not None and not 0 < every <= _LONGEST:
+        raise ConfigurationError(f"--every must lie in (0, {_LONGEST:g}], but got {every:g}")
     live = LiveRun(run, radii=parse_radii(radii))
     try:
         show = _draw if out.is_terminal else _print

@@ -58,13 +58,13 @@ class PerformanceWarning(UserWarning):
     """The result is what it would have been, but took longer than it could have."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     """Return the error for an unknown `name`, listing the nearest known names first.
 
     >>> str(unknown_name("solver", "andersen", ["picard", "anderson", "broyden"]))
     "unknown solver 'andersen'; did you mean 'anderson'? known: anderson, broyden, picard"
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f" did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     return UnknownNameError(f"unknown {kind} {name!r};{hint} known: {', '.join(names)}")

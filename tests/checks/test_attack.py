@@ -227,6 +227,9 @@ def test_plain_networks_can_be_attacked_too():
         ({"distances": ()}, "distances must be"),
         ({"distances": (0.0,)}, "distances must be"),
         ({"distances": (math.inf,)}, "distances must be"),
+        ({"n": 10}, "can never decide at alpha = 0.001, even if all agree: it needs n >= 11"),
+        ({"n": 0}, "n must be"),
+        ({"alpha": 1.0}, "alpha must lie"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict, message: str):
@@ -239,6 +242,62 @@ def test_a_seed_that_is_none_is_not_kept(run: Path, tmp_path: Path):
     with pytest.raises(ConfigurationError, match="seed must be"):
         attack_run(run, model=MeansDEQ(), spec=QUICK, seed=-1, out=out)
     assert attack_run(run, model=MeansDEQ(), spec=QUICK, seed=1, limit=1, out=out).seed == 1
+
+
+def test_one_attack_at_a_time_writes_a_folder(run: Path, tmp_path: Path):
+    out, tried = tmp_path / "attack", []
+    facts = {"model": MeansDEQ(), "spec": QUICK, "out": out, "limit": 1}
+
+    def meanwhile(done: int, total: int, what: str) -> None:
+        with pytest.raises(RunFolderError, match="being written by another process"):
+            attack_run(run, **facts)
+        tried.append(what)
+
+    attack_run(run, **facts, watch=meanwhile)
+    assert tried == ["image 0"]
+    assert len((out / "attack.jsonl").read_text().splitlines()) == 1
+    assert len(attack_run(run, **facts).images) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("attack.json", "[]", "it is no table with a seed"),
+        ("attack.json", '{"seed": "1"}', "it is no table with a seed"),
+        ("attack.json", "{", "damaged"),
+        ("attack.jsonl", "[]\n", "line 1, is damaged: it is not the outcome"),
+        ("attack.jsonl", '{"index": 0, "outcomes": [{"attack": "pgd"}]}\n', "line 1, is damaged"),
+        ("attack.jsonl", None, "line 2, is damaged: it is a second one of image 0"),
+    ],
+)
+def test_damaged_results_are_refused(
+    run: Path, tmp_path: Path, file: str, content: str | None, message: str
+):
+    out = tmp_path / "attack"
+    facts = {"model": MeansDEQ(), "spec": QUICK, "out": out, "limit": 1}
+    attack_run(run, **facts)
+    path = out / file
+    path.write_text(2 * path.read_text() if content is None else content)
+    with pytest.raises(RunFolderError, match=message):
+        attack_run(run, **facts)
+
+
+def test_a_run_that_cannot_be_one_is_not_attacked(run: Path, tmp_path: Path):
+    forged = Forgery.of(run, tmp_path / "settings")
+    forged.content["configuration"]["n"] = "many"
+    forged.save()
+    with pytest.raises(RunFolderError, match=r"run\.json that is not that of a run"):
+        attack_run(forged.path, model=MeansDEQ())
+    for name, value, message in (
+        ("index", 10**6, "a record of image 1000000, class 9, which .* has not"),
+        ("prediction", 10, "a record of image 40, class 10"),
+        ("alpha", 2.0, "its alpha is 2.0"),
+    ):
+        forged = Forgery.of(run, tmp_path / name)
+        forged.record[name] = value
+        forged.save(table=False)
+        with pytest.raises(RunFolderError, match=message):
+            attack_run(forged.path, model=MeansDEQ(), spec=QUICK)
 
 
 def test_another_model_or_none_is_refused(run: Path, tmp_path: Path):

@@ -80,6 +80,10 @@ def test_problems_are_named_and_exit_with_1(run: Path, tmp_path: Path):
         (["--replay", "-1"], "replays must be"),
         (["--draws", "0"], "draws must be"),
         (["--model", "mdeq-digit"], "did you mean 'mdeq-digits'"),
+        # Also where nothing is replayed.
+        (["--device", "gpu"], "device 'gpu' is none"),
+        (["--batch-size", "0"], "batch_size must be"),
+        (["--seed", "-1"], "seed must be"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(run: Path, arguments: list[str], message: str):
@@ -118,7 +122,7 @@ def test_attack_writes_lines_and_a_plot_and_says_it_is_no_proof(run: Path, tmp_p
     assert "none fell inside its radius" in text
     assert "no proof" in text
     names = {path.name for path in (tmp_path / "attack").iterdir()}
-    assert names == {"attack.json", "attack.jsonl", "attack.png", "attack.pdf"}
+    assert names - {".lock"} == {"attack.json", "attack.jsonl", "attack.png", "attack.pdf"}
     code, out, _ = command("attack", run, *quick, "--out", tmp_path / "attack", "--json")
     assert code == 0
     assert json.loads(out)["fallen_inside"] == []

@@ -132,6 +132,8 @@ def test_the_command_prints_a_reference_that_certify_takes(tmp_path: Path):
     result = CliRunner().invoke(app, ["tune", *options, *size])
     assert result.exit_code == 0, result.output
     assert "looks" in result.output
+    assert "% other labels: picard:" in result.output
+    assert "(measured " in result.output
     content = json.loads(out.read_text())
     assert content["data"] == "digits"
     assert content["split"] == "train"

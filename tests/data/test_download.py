@@ -66,6 +66,9 @@ def test_unreachable_server_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"http://127\.0\.0\.1:9/: no connection") as caught:
         source("test", tmp_path, True)
     assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match="no connection"):
+        source("test", tmp_path / "mistyped", True)
+    assert not (tmp_path / "mistyped").exists()
 
 
 def test_cifar_archive_is_downloaded(served: tuple[Path, str], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from deqcert.errors import CheckpointError, ConfigurationError
+from deqcert.errors import CheckpointError, ConfigurationError, NumericalWarning
 from deqcert.models import (
     MDEQ,
     build,
@@ -212,3 +212,18 @@ def test_unwritable_places_and_cards(tmp_path):
     with pytest.raises(ConfigurationError, match="card must hold what JSON can hold"):
         save_model(_model(), tmp_path / "m.safetensors", card={"model": object()})
     assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_a_card_of_other_weights_is_told(tmp_path):
+    model = load_model("mdeq-digits")
+    assert model.card["weights"] == weights_digest(model)
+    path = tmp_path / "model.safetensors"
+    save_model(model, path)
+    load_model(path)
+    with torch.no_grad():
+        next(model.parameters()).mul_(2.0)
+    save_model(model, path)  # the card of before
+    with pytest.warns(NumericalWarning, match=r"the card of .*model\.safetensors is about other"):
+        load_model(path)
+    with pytest.warns(NumericalWarning, match="is about other weights"):
+        load_weights(model, path)

@@ -63,6 +63,14 @@ def test_unknown_names_list_near_ones(shelf):
         load_model("mdeq-digit")
     with pytest.raises(UnknownNameError, match="unknown architecture 'mdeq-lrage'; did you mean"):
         build("mdeq-lrage")
+    with pytest.raises(UnknownNameError, match="unknown model ''"):
+        load_model("")
+
+
+def test_files_that_may_run_code_are_not_opened(tmp_path):
+    for name in ("model.pth", tmp_path / "checkpoint.pth.tar"):
+        with pytest.raises(CheckpointError, match="may run code; import it once"):
+            load_model(name)
 
 
 def test_missing_weights_name_the_shipped_ones(shelf):

@@ -72,6 +72,14 @@ def test_what_was_read_is_not_read_again(tmp_path: Path) -> None:
     assert list(follower.new()) == []
 
 
+def test_a_second_record_of_an_image_is_refused(tmp_path: Path) -> None:
+    a_run(tmp_path, 2).close()
+    file = tmp_path / "records.jsonl"
+    file.write_bytes(2 * file.read_bytes())
+    with pytest.raises(RunFolderError, match="line 3, is a second record of image 0"):
+        list(Follower(file).new())
+
+
 def test_a_torn_last_line_waits_for_its_end(tmp_path: Path) -> None:
     a_run(tmp_path, 2).close()
     file = tmp_path / "records.jsonl"

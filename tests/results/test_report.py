@@ -16,7 +16,7 @@ from rich.console import Console
 from deqcert.certificate import Certificate
 from deqcert.errors import ConfigurationError, RunFolderError
 from deqcert.results import RunFolder, report
-from tests.results.made import ENVIRONMENT, audited, certificate
+from tests.results.made import ENVIRONMENT, audited, certain, certificate
 
 CONFIGURATION = {
     "method": "standard",
@@ -198,6 +198,21 @@ def test_printing_with_rich_equals_printing(standard: Path) -> None:
         console.print(found)
     plain = [line.rstrip() for line in capture.get().splitlines()]
     assert plain[:10] == str(found).splitlines()[:10]
+
+
+def test_a_report_leaves_nothing_of_an_earlier_one(standard: Path, tmp_path: Path) -> None:
+    with RunFolder.create_or_resume(tmp_path / "linf", CONFIGURATION, ENVIRONMENT) as run:
+        run.append(certain(0, method="interval"), label=0)
+    out = tmp_path / "both"
+    both = report([standard, tmp_path / "linf"], out=out, html=True)
+    assert (out / "table_Linf.md").exists()
+    (out / "mine.md").write_text("mine")
+    one = report(standard, out=out)
+    assert {path.name for path in out.iterdir()} == {*FILES, "mine.md", "report.html"}
+    assert any("report.html is of an earlier report" in note for note in one.notes)
+    assert not any("earlier" in note for note in both.notes)
+    again = report([standard, tmp_path / "linf"], out=out, html=True)
+    assert {path.name for path in again.files} == {p.name for p in out.iterdir()} - {"mine.md"}
 
 
 def test_without_matplotlib_the_tables_are_still_written(

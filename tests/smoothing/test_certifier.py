@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from scipy.stats import norm
 from deqcert.certificate import Certificate
 from deqcert.errors import ConfigurationError, InputError, NumericalWarning, UnknownNameError
 from deqcert.models import weights_digest
+from deqcert.runners import certify_dataset
 from deqcert.smoothing import Certifier, Labels, majority_class
 from deqcert.solvers import memory_bytes
 from deqcert.stats import clopper_pearson_lower
@@ -178,6 +180,8 @@ def test_a_hopeless_image_is_given_up_by_srs_but_counted_by_standard():
         ({"audit": 0}, "audit"),
         ({"audit": 1.5}, "audit"),
         ({"audit": "some"}, "audit"),
+        ({"audit": None}, "audit must be an integer >= 1, but got None"),
+        ({"device": 3.5}, "device '3.5' is none"),
         ({"chains": 0}, "chains must be"),
         ({"batch_size": -3}, "batch_size must be"),
         ({"dtype": "int8"}, "precision must be one of"),
@@ -284,6 +288,23 @@ def test_predict_returns_the_smoothed_class_or_abstains(method: str):
     assert subject.predict(image_at(MARGIN), n=300, alpha=0.01, seed=0) == 1
     assert subject.predict(image_at(-0.2), n=300, alpha=0.01, seed=0) == 0
     assert subject.predict(image_at(0.0), n=300, alpha=0.001, seed=0) is None
+
+
+def test_a_vote_that_cannot_decide_is_refused():
+    certifier = Certifier(LinearDEQ(), sigma=0.1, n=100, method="standard")
+    with pytest.raises(ConfigurationError, match=r"n = 10 .* can never decide.*needs n >= 11"):
+        certifier.predict(image_at(0.48), n=10, seed=0)
+    assert certifier.predict(image_at(0.48), n=11, seed=0) == 1
+    with pytest.raises(ConfigurationError, match="needs n >= 2"):
+        certifier.predict(image_at(0.48), n=1, alpha=0.5, seed=0)
+
+
+def test_names_in_place_of_what_they_name_are_refused(tmp_path: Path):
+    with pytest.raises(ConfigurationError, match="load_model gives, but got a str"):
+        Certifier("mdeq-digits", sigma=0.25)  # pyright: ignore[reportArgumentType]
+    certifier = Certifier(LinearDEQ(), sigma=0.25, n=100)
+    with pytest.raises(ConfigurationError, match="load_data gives, but got a str"):
+        certify_dataset(certifier, "digits", out=tmp_path)  # pyright: ignore[reportArgumentType]
 
 
 def test_predict_takes_fewer_draws_than_the_audit_of_certificates():

@@ -132,3 +132,16 @@ def test_the_plain_parts_are_compared_in_float32_alone():
     moved = (fast.gather(1, order) - plain.gather(1, order)).diff(dim=1).abs().max()
     assert found >= 4 * float(moved) > 0
     assert alone > 0
+
+
+class MixingDEQ(LinearDEQ):
+    """Its logits depend on the other rows of the batch."""
+
+    def classify(self, state: Tensor) -> Tensor:
+        logits = super().classify(state)
+        return logits - 10.0 * logits.mean(dim=0)
+
+
+def test_a_model_that_mixes_rows_is_told_that_little_will_be_clear():
+    with pytest.warns(NumericalWarning, match="few draws will count as clear.*does the model mix"):
+        assert measured(MixingDEQ(), "picard:3") > 0.1

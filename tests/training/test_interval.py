@@ -73,3 +73,14 @@ def test_other_models_are_refused():
         IntervalSpec(radius=0.0)
     with pytest.raises(ConfigurationError, match="weight"):
         IntervalSpec(weight=1.5)
+
+
+def test_other_models_are_refused_before_anything_is_trained(tmp_path):
+    """Also where the first epochs would train the unrolled network."""
+    data = load_data("digits", split="train")
+    config = TrainConfig(sigma=0.0, objective="interval", pretrain_epochs=2, epochs=4)
+    quadratic = model_of(constraint="quadratic")
+    for model, what in (("mdeq-digits", "got a MDEQ"), (quadratic, "'quadratic'")):
+        with pytest.raises(ConfigurationError, match=f"interval objective needs.*{what}"):
+            train(model, data, out=tmp_path / "run", config=config)
+    assert not (tmp_path / "run").exists()

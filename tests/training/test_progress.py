@@ -37,6 +37,8 @@ def test_plain_lines_where_no_terminal_is(tmp_path):
     assert lines[0].startswith("train: epoch 1/2, loss ")
     assert "images/s" in lines[0]
     assert " left" in lines[0]
+    assert "held out (" in lines[1]
+    assert " images) " in lines[1]
     assert "% under noise" in lines[1]
 
 

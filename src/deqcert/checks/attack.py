@@ -23,14 +23,19 @@ from deqcert.checks.attack_result import Attack
 from deqcert.checks.judge import FELL, HELD, Judge
 from deqcert.checks.models import find_model, model_differences
 from deqcert.checks.pgd import Ascent, Logits, along, ascend, differentiable
+from deqcert.checks.problems import Place
 from deqcert.checks.replay import certifier_of
-from deqcert.checks.settings import is_deterministic
+from deqcert.checks.schema import check_certain_schema, check_schema
+from deqcert.checks.settings import check_configuration, is_deterministic
 from deqcert.data import Dataset, load_data
 from deqcert.errors import ConfigurationError, RunFolderError
 from deqcert.models import EquilibriumModel
 from deqcert.results import RunFolder
+from deqcert.results.run_folder import RECORDS, RUN
 from deqcert.smoothing import Certifier, fresh_seed
+from deqcert.smoothing.majority import require_decisive
 from deqcert.smoothing.noise import check_seed, keyed_generator
+from deqcert.smoothing.settings import check_count, check_number
 from deqcert.solvers import SolverSpec
 
 Watch = Callable[[int, int, str], None]
@@ -56,7 +61,7 @@ class AttackSpec:
         alpha: Probability that one judgement names a wrong class, in (0, 1).
 
     Raises:
-        ConfigurationError: A value out of range.
+        ConfigurationError: A value out of range, or n too small for alpha to ever decide.
     """
 
     distances: tuple[float, ...] = DISTANCES
@@ -67,6 +72,10 @@ class AttackSpec:
 
     def __post_init__(self) -> None:
         Ascent(steps=self.steps, samples=self.samples)
+        alpha = check_number("alpha", self.alpha)
+        if not 0 < alpha < 1:
+            raise ConfigurationError(f"alpha must lie in (0, 1), but got {alpha}")
+        require_decisive(check_count("n", self.n), alpha)
         if not self.distances or not all(0 < d < float("inf") for d in self.distances):
             raise ConfigurationError(
                 f"distances must be numbers > 0, in units of the radius, but got {self.distances}"
@@ -112,7 +121,8 @@ def attack_run(
         watch: Callback for progress.
 
     Raises:
-        RunFolderError: No run folder, or an attack with other settings in `out`.
+        RunFolderError: No run folder or a damaged one, or in `out` an attack with other settings,
+            of another process, or a damaged one.
         ConfigurationError: No model, other weights or other data than the run's, or a value out of
             range.
     """
@@ -121,10 +131,11 @@ def attack_run(
     if limit is not None and limit < 1:
         raise ConfigurationError(f"the number of images must be >= 1, but got {limit}")
     seed = None if seed is None else check_seed(seed)  # before it is on record
+    _require_settings(folder)
     subject = _model(folder, model)
     images = _data(folder, data, data_dir)
     make, settings = _attacker(folder, subject, spec, device, batch_size)
-    targets = [record for record in folder.records() if record["radius"] > 0][:limit]
+    targets = _targets(folder, images)[:limit]
     place = Path(out) if out is not None else folder.path / "attack"
     header = {"run": folder.configuration, "attack": settings}
     with AttackFolder.create_or_resume(place, header, seed, fresh_seed) as results:
@@ -145,6 +156,38 @@ def attack_run(
         seed=results.seed,
         images=tuple(lines),
     )
+
+
+def _require_settings(folder: RunFolder) -> None:
+    """Refuse a ``run.json`` that is not that of a run."""
+    for problem in check_configuration(folder.configuration):
+        raise RunFolderError(
+            f"{folder.path} has a {RUN} that is not that of a run: its {problem.field} is "
+            f"{problem.recorded!r}, expected {problem.recomputed}"
+        )
+
+
+def _targets(folder: RunFolder, data: Dataset) -> list[dict[str, Any]]:
+    """Return the records to attack: those that certify a radius.
+
+    Raises:
+        RunFolderError: A record is not that of a certificate for one of the images.
+    """
+    schema = check_certain_schema if is_deterministic(folder.configuration) else check_schema
+    targets = [record for record in folder.records() if record["radius"] > 0]
+    for record in targets:
+        index, prediction = record["index"], record["prediction"]
+        for problem in schema(Place(RECORDS, index=index), record):
+            raise RunFolderError(
+                f"{folder.path}: the record of image {index} is no certificate's: its "
+                f"{problem.field} is {problem.recorded!r}, expected {problem.recomputed}"
+            )
+        if index >= len(data) or prediction >= data.num_classes:
+            raise RunFolderError(
+                f"{folder.path} has a record of image {index}, class {prediction}, which "
+                f"{data!r} has not"
+            )
+    return targets
 
 
 def _attacker(

@@ -7,15 +7,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+from deqcert.checks.judge import ABSTAINED, FELL, HELD
 from deqcert.errors import RunFolderError
 from deqcert.results.configuration import as_json, require_same
-from deqcert.results.files import LineFile, cannot_write, write_atomically
+from deqcert.results.files import LOCK, LineFile, cannot_write, lock_folder, write_atomically
 
 HEADER, LINES = "attack.json", "attack.jsonl"
+# What an attack killed before its header was in place may leave behind.
+_LEFTOVERS = {LOCK, HEADER + ".tmp"}
+_NUMBERS = (int, float)
 
 
 class AttackFolder:
-    """The results of an attack on disk; use it in a ``with``.
+    """The results of an attack on disk, written by one process at a time; use it in a ``with``.
 
     Attributes:
         path: The folder.
@@ -23,11 +29,12 @@ class AttackFolder:
         lines: One table per image attacked, in order.
     """
 
-    def __init__(self, path: Path, seed: int, lines: list[dict[str, Any]], end: int) -> None:
+    def __init__(self, path: Path, seed: int, lock: FileLock) -> None:
         self.path = path
         self.seed = seed
-        self.lines = lines
+        self.lines, end = _read(path / LINES)
         self._file = LineFile(path / LINES, end=end)
+        self._lock = lock
 
     @classmethod
     def create_or_resume(
@@ -46,27 +53,23 @@ class AttackFolder:
             fresh: Gives a seed for a new folder.
 
         Raises:
-            RunFolderError: An attack with other settings, something else, or a disk that refuses.
+            RunFolderError: An attack with other settings, in use by another process, damaged,
+                something else, or a disk that refuses.
         """
         wanted = as_json("attack", header)
-        file = path / HEADER
         try:
             path.mkdir(parents=True, exist_ok=True)
-            stored = json.loads(file.read_text()) if file.exists() else None
-            foreign = stored is None and any(path.iterdir())
+            names = {entry.name for entry in path.iterdir()}
         except OSError as error:
             raise cannot_write(path, error) from error
-        except ValueError as error:
-            raise RunFolderError(f"{file} is damaged: {error}") from error
-        if foreign:
+        if HEADER not in names and names - _LEFTOVERS:
             raise RunFolderError(f"{path} is not empty and holds no attack; choose another folder")
-        if stored is None:
-            stored = {**wanted, "seed": fresh() if seed is None else seed}
-            write_atomically(file, json.dumps(stored, indent=2) + "\n")
-        wanted["seed"] = stored.get("seed") if seed is None else seed
-        require_same(path, stored=stored, wanted=wanted)
-        lines, end = _read(path / LINES)
-        return cls(path, stored["seed"], lines, end)
+        lock = lock_folder(path)
+        try:
+            return cls(path, _start(path, wanted, seed, fresh), lock)
+        except BaseException:
+            lock.release()
+            raise
 
     @property
     def done(self) -> set[int]:
@@ -83,18 +86,68 @@ class AttackFolder:
 
     def __exit__(self, *exception: object) -> None:
         self._file.close()
+        self._lock.release()
+
+
+def _start(path: Path, wanted: dict[str, Any], seed: int | None, fresh: Callable[[], int]) -> int:
+    """Return the seed of the attack, begun now or there already with the same settings."""
+    file = path / HEADER
+    if not file.exists():
+        stored = {**wanted, "seed": fresh() if seed is None else seed}
+        write_atomically(file, json.dumps(stored, indent=2) + "\n")
+        return stored["seed"]
+    try:
+        stored = json.loads(file.read_bytes())
+        if not isinstance(stored, dict) or type(stored.get("seed")) is not int:
+            raise ValueError("it is no table with a seed")
+    except OSError as error:
+        raise RunFolderError(f"cannot read {file}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise RunFolderError(f"{file} is damaged: {error}") from error
+    wanted = {**wanted, "seed": stored["seed"] if seed is None else seed}
+    require_same(path, stored=stored, wanted=wanted)
+    return stored["seed"]
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
     """Return the whole lines and their length in bytes; a torn last line is left out."""
-    lines, end = [], 0
-    content = path.read_bytes() if path.exists() else b""
+    lines: dict[int, dict[str, Any]] = {}
+    end = 0
+    try:
+        content = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise RunFolderError(f"cannot read {path}: {error.strerror or error}") from error
     for number, line in enumerate(content.splitlines(keepends=True), start=1):
         if not line.endswith(b"\n"):
             break
         try:
-            lines.append(json.loads(line))
+            found = _checked(json.loads(line))
+            if found["index"] in lines:
+                raise ValueError(f"it is a second one of image {found['index']}")
         except ValueError as error:
             raise RunFolderError(f"{path}, line {number}, is damaged: {error}") from error
+        lines[found["index"]] = found
         end += len(line)
-    return lines, end
+    return list(lines.values()), end
+
+
+def _checked(line: Any) -> dict[str, Any]:
+    """Return one image's table if it has what a result is made from.
+
+    Raises:
+        ValueError: It has not.
+    """
+    whole = isinstance(line, dict) and type(line.get("index")) is int
+    outcomes = line.get("outcomes") if whole else None
+    if not (isinstance(outcomes, list) and all(map(_is_outcome, outcomes))):
+        raise ValueError("it is not the outcome of an attack on an image")
+    return line
+
+
+def _is_outcome(found: Any) -> bool:
+    return (
+        isinstance(found, dict)
+        and isinstance(found.get("attack"), str)
+        and found.get("outcome") in (HELD, ABSTAINED, FELL)
+        and all(type(found.get(name)) in _NUMBERS for name in ("distance", "length", "share"))
+    )

@@ -96,7 +96,14 @@ class Tuning:
             f"A look at the logits costs {self.look_cost:.2f} cell evaluations."
         )
         for limit, found in zip(self.limits, self.chosen_for, strict=True):
-            yield Text(f"at most {100 * limit:g} % other labels: {found or 'nothing kept to it'}")
+            yield Text(f"for at most {100 * limit:g} % other labels: {self._measured(found)}")
+
+    def _measured(self, reference: str | None) -> str:
+        """Return the reference that was chosen, with what the other half of the images says."""
+        if reference is None:
+            return "nothing kept to it"
+        shares = {choice.reference: choice.differing for choice in (*self.plain, *self.chosen)}
+        return f"{reference} (measured {100 * shares[reference]:.2f} %)"
 
 
 def _cells(choice: Choice) -> tuple[str, ...]:

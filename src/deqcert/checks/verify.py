@@ -38,6 +38,7 @@ from deqcert.checks.settings import check_configuration, is_deterministic
 from deqcert.data import SOURCES, Dataset, load_data
 from deqcert.errors import ConfigurationError, DataError, DeqcertError
 from deqcert.models import EquilibriumModel
+from deqcert.models.devices import usable_device
 from deqcert.results.run_folder import RUN
 from deqcert.smoothing import fresh_seed
 from deqcert.smoothing.certifier import Certifier
@@ -96,6 +97,11 @@ def verify(
         raise ConfigurationError(f"replays must be an integer >= 0, but got {replays!r}")
     if draws is not None:
         check_count("draws", draws)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
+    if seed is not None:
+        check_seed(seed)
+    usable_device(device)
     files = read_run(run)
     if draws is not None and is_deterministic(files.configuration):
         raise ConfigurationError(

@@ -151,3 +151,11 @@ def require_range(what: str, values: NDArray[np.integer], largest: int) -> None:
     if values.size and (values.min() < 0 or values.max() > largest):
         bad = int(values.max()) if values.max() > largest else int(values.min())
         raise DataError(f"{what} values must lie in 0..{largest}, but got {bad}; replace the file")
+
+
+def check_dataset(data: object) -> None:
+    """Raise ConfigurationError unless `data` is a data set, and not its name."""
+    if not isinstance(data, Dataset):
+        raise ConfigurationError(
+            f"data must be a Dataset, such as load_data gives, but got a {type(data).__name__}"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
@@ -83,6 +84,7 @@ def fetch(remote: Remote, folder: Path) -> Path:
     import pooch
 
     reasons = []
+    absent = [place for place in (folder, *folder.parents) if not place.exists()]
     for url in remote.urls:
         try:
             return Path(
@@ -95,6 +97,9 @@ def fetch(remote: Remote, folder: Path) -> Path:
             )
         except (OSError, ValueError) as error:  # requests' errors are OSErrors, bad hashes are not
             reasons.append(f"{url}: {_brief(error)}")
+    with contextlib.suppress(OSError):  # the folder's name may have been mistyped
+        for place in absent:  # pooch has made them
+            place.rmdir()
     raise DataError(
         f"could not download {remote.name} to {folder} ({'; '.join(reasons)}); download it by hand "
         f"and give its folder (--data-dir, folder=, or {ENVIRONMENT_VARIABLE})"

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from deqcert.errors import CheckpointError, ConfigurationError
+from deqcert.errors import CheckpointError, ConfigurationError, NumericalWarning
 from deqcert.models.equilibrium import EquilibriumModel
 from deqcert.models.families import FAMILIES, config_of, family_of
 from deqcert.models.hostile import NoLargerThan
@@ -89,6 +90,9 @@ def read_model(path: Path, *, pretrained: bool = True) -> EquilibriumModel:
     Raises:
         CheckpointError: The file is missing, truncated or foreign, its weights are of another
             architecture or not finite, or only its own code can build the model.
+
+    Warns:
+        NumericalWarning: The card names the digest of other weights.
     """
     tensors, header = _read(path)
     if header.get("family") not in FAMILIES:
@@ -113,6 +117,9 @@ def load_weights(model: EquilibriumModel, path: str | Path) -> None:
 
     Raises:
         CheckpointError: As for `read_model`; the model is then unchanged.
+
+    Warns:
+        NumericalWarning: The card names the digest of other weights.
     """
     tensors, header = _read(Path(path))
     _fill(model, tensors, header, Path(path))
@@ -210,6 +217,14 @@ def _fill(
         raise CheckpointError(f"{path} holds weights that are not finite: {some_of(bad)}")
     model.load_state_dict(tensors)
     model.card = header.get("card") or {}
+    about = model.card.get("weights") if isinstance(model.card, dict) else None
+    if isinstance(about, str) and about != weights_digest(model):
+        warnings.warn(
+            f"the card of {path} is about other weights: what it says of accuracy and noise is not "
+            "of these",
+            NumericalWarning,
+            stacklevel=4,
+        )
 
 
 def some_of(names: Iterable[str], most: int = 3) -> str:

@@ -18,7 +18,7 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     """
     try:
         found = torch.device("cpu" if device is None else device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ConfigurationError(f"device {str(device)!r} is none that PyTorch knows") from error
     try:
         torch.zeros(1, device=found).item()

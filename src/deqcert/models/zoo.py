@@ -19,6 +19,7 @@ from deqcert.models.mondeq_config import MonDEQConfig
 WEIGHTS = Path(__file__).parent / "weights"
 """Folder of the shipped weights, NAME.safetensors beside its card NAME.json."""
 
+_UNSAFE = (".pth", ".pt", ".pkl", ".tar")  # pickles, which run code
 DEFAULT_SIGMA_TAG = "s050"
 _TAG = re.compile(r"^(?P<architecture>.+)-(?P<tag>s\d{3})$")
 
@@ -228,6 +229,11 @@ def load_model(name_or_path: str | Path, *, pretrained: bool = True) -> Equilibr
     text = str(name_or_path)
     if isinstance(name_or_path, str) and is_hub_id(text):
         return load_from_hub(text, pretrained=pretrained)
+    if text.endswith(_UNSAFE):
+        raise CheckpointError(
+            f"{text} is of a format that may run code; import it once (deqcert import-checkpoint, "
+            "convert_checkpoint) and load the result"
+        )
     if isinstance(name_or_path, Path) or _is_path(text):
         return read_model(Path(text), pretrained=pretrained)
     architecture = _architecture_of(text)
@@ -244,7 +250,8 @@ def load_model(name_or_path: str | Path, *, pretrained: bool = True) -> Equilibr
 
 
 def _is_path(text: str) -> bool:
-    return text.endswith(SUFFIX) or "/" in text or "\\" in text or Path(text).is_dir()
+    marked = text.endswith(SUFFIX) or "/" in text or "\\" in text
+    return marked or (text != "" and Path(text).is_dir())
 
 
 def _architecture_of(name: str) -> str:

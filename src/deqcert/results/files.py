@@ -6,7 +6,11 @@ import contextlib
 import os
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from deqcert.errors import RunFolderError
+
+LOCK = ".lock"
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -49,6 +53,24 @@ def cannot_write(path: Path, error: OSError) -> RunFolderError:
         f"cannot write {path}: {error.strerror or error}; what was written before is kept, "
         "run again to resume once there is space and permission"
     )
+
+
+def lock_folder(folder: Path) -> FileLock:
+    """Take the lock of a folder that one process at a time may write; release it when done.
+
+    Raises:
+        RunFolderError: Another process has it, or the disk refused.
+    """
+    lock = FileLock(folder / LOCK, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunFolderError(
+            f"{folder} is being written by another process; wait for it or choose another folder"
+        ) from error
+    except OSError as error:
+        raise cannot_write(folder / LOCK, error) from error
+    return lock
 
 
 class LineFile:

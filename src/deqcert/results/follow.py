@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import json
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deqcert.errors import RunFolderError
+from deqcert.results.records import scan
 from deqcert.results.summary import L2
 
 RECENT = 32
@@ -29,14 +29,14 @@ class Follower:
         self.path = Path(path)
         self._end = 0
         self._line = 0
+        self._seen: set[int] = set()
 
     def new(self) -> Iterator[dict[str, Any]]:
         """Yield the records that are new; a line without its newline waits until it has one.
 
-        Records are not checked as `RunFolder.records` does: this is a view, not a result.
-
         Raises:
-            RunFolderError: A damaged line, or a file that became shorter than what was read.
+            RunFolderError: A damaged line, a second record of an image, or a file that became
+                shorter than what was read.
         """
         try:
             stream = open(self.path, "rb")  # noqa: SIM115 (closed by the with below)
@@ -53,17 +53,12 @@ class Follower:
                     return
                 self._end += len(line)
                 self._line += 1
-                yield self._decode(line)
-
-    def _decode(self, line: bytes) -> dict[str, Any]:
-        try:
-            record = json.loads(line)
-            missing = {"index", "prediction", "radius", "correct", "guarantee"} - record.keys()
-            if missing:
-                raise ValueError(f"missing {', '.join(sorted(missing))}")
-        except (ValueError, AttributeError) as error:
-            raise RunFolderError(f"{self.path}, line {self._line}, is damaged: {error}") from error
-        return record
+                where = f"{self.path}, line {self._line},"
+                record = scan(line, where=where)
+                if record["index"] in self._seen:
+                    raise RunFolderError(f"{where} is a second record of image {record['index']}")
+                self._seen.add(record["index"])
+                yield record
 
 
 @dataclass
@@ -93,8 +88,8 @@ class Tally:
         self.abstentions += record["prediction"] is None
         self.unguaranteed += record["guarantee"] == "none"
         self.norm = record.get("norm", L2)
-        self.seconds.append(float(record.get("seconds") or 0.0))
-        self.timed_out += "time_limit" in (record.get("plan") or {})
+        self.seconds.append(float(record["seconds"]))
+        self.timed_out += "time_limit" in record.get("plan", {})
         if record["correct"]:
             bisect.insort(self._radii, float(record["radius"]))
 

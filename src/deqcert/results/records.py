@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,29 @@ def _names(kind: Any) -> frozenset[str]:
 
 _FIELDS = _names(Certificate) | {"label", "correct", "status"}
 _REFERENCE, _AUDIT = _names(Reference), _names(Audit)
-_TYPES: dict[str, tuple[type, ...]] = {
-    "index": (int,),
-    "label": (int,),
-    "prediction": (int, type(None)),
-    "radius": (float, int),
-    "correct": (bool,),
-    "seconds": (float, int),
+_NONE = type(None)
+_NUMBERS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("index", "label", "n0", "n", "count"), (int,)),
+    **dict.fromkeys(("unconverged", "cell_evaluations"), (int,)),
+    **dict.fromkeys(("prediction", "chains"), (int, _NONE)),
+    **dict.fromkeys(("radius", "p_lower", "sigma", "alpha", "distance", "seconds"), (float, int)),
+    **dict.fromkeys(("alpha_count", "alpha_audit"), (float, int, _NONE)),
 }
-_LONGEST = 1e12
-"""Seconds that no image takes."""
+"""Fields that hold a number >= 0."""
+_TYPES: dict[str, tuple[type, ...]] = {
+    **_NUMBERS,
+    "correct": (bool,),
+    **dict.fromkeys(("method", "guarantee", "status", "noise", "norm", "domain"), (str,)),
+    **dict.fromkeys(("serial", "warmup", "start"), (str, _NONE)),
+    **dict.fromkeys(("reference", "plan", "facts", "steps", "residual"), (dict,)),
+    **dict.fromkeys(("counts0", "counts"), (list,)),
+    "audit": (dict, _NONE),
+}
+_LARGEST = 1e12
+"""More than any whole number but a seed, any radius, sigma or time of an image."""
+_COUNTS = ("counts0", "counts")
+_QUANTILES = {"steps": _LARGEST, "residual": math.inf}
+"""Tables of quantiles over draws, and what none of them exceeds."""
 
 
 def make_record(certificate: AnyCertificate, label: int) -> Record:
@@ -91,10 +105,58 @@ def _refuse(name: str) -> None:
 
 def _wrong_type(record: Record) -> str | None:
     """Return the name of a value that no table could show, if there is one."""
-    for name, kinds in _TYPES.items():
-        if type(record[name]) not in kinds:
+    for name, value in record.items():
+        kinds = _TYPES.get(name)
+        if kinds is not None and type(value) not in kinds:
             return name
-    return None if 0 <= record["seconds"] <= _LONGEST else "seconds"
+        if name in _NUMBERS and value is not None and not 0 <= value <= _LARGEST:
+            return name
+    for name in _COUNTS:
+        if not _are_counts(record.get(name, ())):
+            return name
+    for name, most in _QUANTILES.items():
+        if not _are_quantiles(record.get(name, {}), most):
+            return name
+    audit = record.get("audit")
+    if audit is not None and not _are_counts(
+        # A joint rule has no bound of its own.
+        [n for name, n in audit.items() if not (name == "upper_bound" and n is None)]
+    ):
+        return "audit"
+    return _beyond(record)
+
+
+def _beyond(record: Record) -> str | None:
+    """Return the name of what contradicts the counts of a record under noise, if there is any."""
+    if "counts0" not in record:
+        return None
+    classes = len(record["counts0"])
+    if classes == 0 or len(record["counts"]) != classes:
+        return "counts"
+    if record["label"] >= classes:
+        return "label"
+    return "n" if record["n"] < 1 else "n0" if record["n0"] < 1 else None
+
+
+def _are_counts(values: Sequence[Any]) -> bool:
+    if not {*map(type, values)} <= {int}:
+        return False
+    return not values or (min(values) >= 0 and max(values) <= _LARGEST)
+
+
+def _are_quantiles(table: dict[str, Any], most: float) -> bool:
+    values = [value for value in table.values() if value is not None]
+    if not (_are_shares(tuple(table)) and {*map(type, values)} <= {int, float}):
+        return False
+    return not values or (min(values) >= 0 and max(values) <= most)
+
+
+@lru_cache
+def _are_shares(names: tuple[str, ...]) -> bool:
+    try:
+        return all(0 <= float(name) <= 1 for name in names)
+    except ValueError:
+        return False
 
 
 def read_records(path: Path) -> Iterator[tuple[Record, int]]:
@@ -109,15 +171,15 @@ def read_records(path: Path) -> Iterator[tuple[Record, int]]:
 
 
 def scan_records(path: Path) -> Iterator[tuple[Record, int]]:
-    """Yield what `read_records` yields, several times faster, for who needs no large integers.
+    """Yield what `read_records` yields, faster, for who needs no large integers.
 
     The same lines are refused. Integers of more than 64 bits, as a seed may be, come as floats.
     """
-    return _each(path, _scanned)
+    return _each(path, scan)
 
 
-def _scanned(line: bytes, *, where: str) -> Record:
-    """Return the record in a whole `line`, if it is one at first sight; else look closely."""
+def scan(line: bytes, *, where: str) -> Record:
+    """Return what `decode` returns, but large integers as floats: at first sight, or looked at."""
     try:
         record = orjson.loads(line)
     except ValueError:

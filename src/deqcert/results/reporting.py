@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -111,9 +112,9 @@ def report(
     """Summarise one or several runs: a table to print, files to keep.
 
     Writes ``table.md``, ``table.tex``, ``summary.csv``, ``summary.json`` and
-    ``certified_accuracy`` as PNG and PDF, replacing an earlier report there. Where some runs
-    certify in L2 and others in Linf, each norm has tables and curves of its own, their names ending
-    in ``_L2`` and ``_Linf``. Reads records only; nothing is recomputed.
+    ``certified_accuracy`` as PNG and PDF, replacing an earlier report there (not its page). Where
+    some runs certify in L2 and others in Linf, each norm has tables and curves of its own, their
+    names ending in ``_L2`` and ``_Linf``. Reads records only; nothing is recomputed.
 
     Args:
         runs: A run folder's path, a `RunFolder`, or a sequence of them; or logs that others
@@ -288,7 +289,25 @@ def _write(
         raise cannot_write(place, error) from error
     for name, content in contents.items():
         write_atomically(place / name, content)
+    more += _remove_earlier(place, contents)
     return [place / name for name in contents], more
+
+
+def _remove_earlier(place: Path, written: Container[str]) -> list[str]:
+    """Remove what an earlier report of other norms left; return a note on a page of its.
+
+    A table and a curve of two reports side by side would be taken for those of one.
+    """
+    stems = (("table", "md"), ("table", "tex"), ("summary", "csv"))
+    drawn = tuple(("certified_accuracy", kind) for kind in ("png", "pdf"))
+    for stem, kind in (*stems, *drawn):
+        for ending in ("", f"_{L2}", f"_{LINF}"):
+            if (name := f"{stem}{ending}.{kind}") not in written:
+                with contextlib.suppress(OSError):
+                    (place / name).unlink(missing_ok=True)
+    if PAGE in written or not (place / PAGE).exists():
+        return []
+    return [f"{place / PAGE} is of an earlier report; ask for it (--html) to make it anew."]
 
 
 def _pictures(

@@ -12,13 +12,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from deqcert.certificate import AnyCertificate
 from deqcert.errors import RunFolderError
 from deqcert.results.cohen import HEADER, cohen_row
 from deqcert.results.configuration import as_json, require_same
-from deqcert.results.files import LineFile, cannot_write, write_atomically
+from deqcert.results.files import LOCK, LineFile, cannot_write, lock_folder, write_atomically
 from deqcert.results.progress import PROGRESS
 from deqcert.results.records import Record, encode, make_record, read_records, scan_records
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
-RUN, RECORDS, COHEN, LOCK = "run.json", "records.jsonl", "cohen.tsv", ".lock"
+RUN, RECORDS, COHEN = "run.json", "records.jsonl", "cohen.tsv"
 # What a run killed before its run.json was in place may leave behind.
 LEFTOVERS = {LOCK, RUN + ".tmp", PROGRESS, PROGRESS + ".tmp"}
 
@@ -90,7 +90,7 @@ class RunFolder:
         wanted = as_json("configuration", configuration)
         facts = as_json("environment", environment)
         _require_usable(folder)
-        lock = _lock(folder)
+        lock = lock_folder(folder)
         try:
             content = _start(folder, wanted, facts)
             run = cls(folder, content)
@@ -190,20 +190,6 @@ def _require_usable(folder: Path) -> None:
         )
 
 
-def _lock(folder: Path) -> FileLock:
-    """Take the folder's lock, or say that another process has it."""
-    lock = FileLock(folder / LOCK, thread_local=False)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RunFolderError(
-            f"{folder} is being written by another process; wait for it or choose another folder"
-        ) from error
-    except OSError as error:
-        raise cannot_write(folder / LOCK, error) from error
-    return lock
-
-
 def _start(folder: Path, wanted: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     """Return the run's content: written now, or read, compared and brought up to date."""
     if not is_run_folder(folder):
@@ -227,6 +213,8 @@ def read_run_json(folder: Path) -> dict[str, Any]:
             raise ValueError("its configuration is not a table")
         if not isinstance(content["environments"], list):
             raise ValueError("its environments are not a list")
+        if not all(isinstance(facts, dict) for facts in content["environments"]):
+            raise ValueError("its environments are not a list of tables")
         version = content["format"]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunFolderError(f"{folder} is not a run folder (no {RUN})") from error

@@ -29,7 +29,7 @@ def console_watch(title: str, console: Console) -> Iterator[Watch]:
     """Show a run's progress, rate and time left while the block runs."""
     progress = Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=24 if console.width >= 90 else 8),
         MofNCompleteColumn(),
         TaskProgressColumn(show_speed=True),
         TimeElapsedColumn(),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deqcert.data import Dataset
+from deqcert.data.dataset import check_dataset
 from deqcert.errors import ConfigurationError, unknown_name
 from deqcert.models import EquilibriumModel
 from deqcert.results import RunFolder, is_run_folder
@@ -118,6 +119,7 @@ def certify_dataset(
 
 
 def _check(certifier: AnyCertifier, data: Dataset, skip: int, limit: int | None) -> None:
+    check_dataset(data)
     check_count("skip", skip)
     if limit is not None:
         check_count("the number of images", limit)

@@ -51,7 +51,9 @@ class Workers:
             )
         limit = self.time_limit
         if limit is not None and not (math.isfinite(limit) and limit > 0):
-            raise ConfigurationError(f"the time limit must be > 0 seconds, but got {limit}")
+            raise ConfigurationError(
+                f"the time limit must be a finite number of seconds > 0, but got {limit}"
+            )
 
     def threads_of(self, workers: int) -> int:
         """Return the threads of each of so many workers on this machine."""

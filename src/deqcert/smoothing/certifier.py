@@ -19,7 +19,7 @@ from deqcert.models.devices import usable_device
 from deqcert.smoothing.chains import Serialization
 from deqcert.smoothing.classifier import ReferenceClassifier, check_image, precision_name
 from deqcert.smoothing.hardware import HardwareBatch
-from deqcert.smoothing.majority import majority_class
+from deqcert.smoothing.majority import majority_class, require_decisive
 from deqcert.smoothing.methods import GUARANTEES, METHODS, Outcome, Procedure, given_up
 from deqcert.smoothing.noise import NoiseSource, check_seed, fresh_seed
 from deqcert.smoothing.proved import EXACT, require_proofs
@@ -114,6 +114,11 @@ class Certifier:
         dtype: torch.dtype | str | None = None,
         noise_stream: str | None = None,
     ) -> None:
+        if not isinstance(model, EquilibriumModel):
+            raise ConfigurationError(
+                "model must be an EquilibriumModel, such as load_model gives, but got a "
+                f"{type(model).__name__}"
+            )
         cold = SolverSpec.parse(reference or model.solver or "anderson:30")
         # A proved draw ends at its proof; until then it may take as long as a reference solve.
         warm = SolverSpec.parse(
@@ -288,8 +293,9 @@ class Certifier:
             progress: As in `certify`.
 
         Raises:
-            ConfigurationError: `n` or `alpha` out of range, or the method is ``srs-paper``, of
-                which no error probability is known.
+            ConfigurationError: `n` or `alpha` out of range, `n` too small for `alpha` to ever
+                decide (the message names the n needed), or the method is ``srs-paper``, of which
+                no error probability is known.
             InputError: As in `certify`.
         """
         if self.settings.method == "srs-paper":
@@ -303,6 +309,7 @@ class Certifier:
         audit = min(audit, check_count("n", n)) if isinstance(audit, int) else audit
         settings = replace(self.settings, n=n, alpha=float(alpha), audit=audit)
         if settings.method == "standard":
+            require_decisive(settings.n, settings.alpha)
             return majority_class(
                 sampler.cold("predict", range(settings.n), Spent()),
                 classes=self.classifier.num_classes,

@@ -4,8 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
+from deqcert.errors import ConfigurationError
 from deqcert.smoothing.classifier import Labels
 from deqcert.stats import majority_p_value
+
+
+def require_decisive(n: int, alpha: float) -> None:
+    """Refuse a vote of so few draws that even all of one class would not decide it.
+
+    Raises:
+        ConfigurationError: n too small for alpha; the message names the n needed.
+    """
+    if majority_p_value(n, 0) <= alpha:
+        return
+    least = n + 1
+    while majority_p_value(least, 0) > alpha:
+        least += 1
+    raise ConfigurationError(
+        f"a vote of n = {n} draws can never decide at alpha = {alpha:g}, even if all agree: it "
+        f"needs n >= {least}"
+    )
 
 
 def majority_class(

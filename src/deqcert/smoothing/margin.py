@@ -79,7 +79,8 @@ def measured_margin(
         hardware: Rows computed at once; learns where memory runs out.
 
     Warns:
-        NumericalWarning: No probe has finite logits, or some have them in some batches only.
+        NumericalWarning: No probe has finite logits, or some have them in some batches only; or the
+            lead of most probes is within the margin.
 
     Raises:
         ConfigurationError: The model's logits are not as many as its classes.
@@ -108,7 +109,15 @@ def measured_margin(
     leads = [_difference(logits, order)[usable] for logits in (whole, *others)]
     moved = max(float((lead - leads[0]).abs().max()) for lead in leads)
     rounding = torch.finfo(whole.dtype).eps * float(whole[usable].abs().max())
-    return 2.0 ** math.ceil(math.log2(max(_SAFETY * moved, rounding, 1e-30)))
+    margin = 2.0 ** math.ceil(math.log2(max(_SAFETY * moved, rounding, 1e-30)))
+    if margin > float(leads[0].median()):
+        warnings.warn(
+            f"logits move by {moved:.2g} with the batch a row is in, so few draws will count as "
+            f"clear (a lead above {margin:.2g}); does the model mix rows, or draw at random?",
+            NumericalWarning,
+            stacklevel=3,
+        )
+    return margin
 
 
 def _beyond(why: str) -> float:

@@ -11,6 +11,7 @@ from deqcert.smoothing.methods import METHODS
 from deqcert.smoothing.starts import STARTS
 from deqcert.solvers import SolverSpec
 from deqcert.stats import check_feasible
+from deqcert.stats.feasibility import checked_audit
 
 _LEAST, _MOST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
@@ -65,7 +66,8 @@ class Settings:
         if self.method in ("standard", "proved"):
             check_feasible(n=self.n, alpha=self.alpha, audit=None)
         else:
-            check_feasible(n=self.n, alpha=self.alpha, audit=self.audit)
+            # None would ask for no audit, which these methods cannot do without.
+            check_feasible(n=self.n, alpha=self.alpha, audit=checked_audit(self.audit, self.n))
 
 
 def check_count(name: str, value: object) -> int:

@@ -40,6 +40,21 @@ class IntervalSpec:
         check_integers(self, at_least_1=("steps",), at_least_0=("ramp",))
 
 
+def with_bounds(model: EquilibriumModel) -> tuple[MonDEQ, AbsoluteOperator]:
+    """Return `model` and its operator if it is one that interval training can train.
+
+    Raises:
+        ConfigurationError: Not a monotone DEQ with the ``absolute`` constraint.
+    """
+    if isinstance(model, MonDEQ) and isinstance(model.operator, AbsoluteOperator):
+        return model, model.operator
+    raise ConfigurationError(
+        "the interval objective needs a monotone DEQ with constraint='absolute', such as "
+        f"mondeq-ibp, but got a {type(model).__name__}"
+        + (f" with constraint={model.config.constraint!r}" if isinstance(model, MonDEQ) else "")
+    )
+
+
 def worst_logits(
     model: EquilibriumModel,
     images: Tensor,  # (B, C, H, W)
@@ -53,19 +68,15 @@ def worst_logits(
     Estimates for training, without the slack that certificates need.
 
     Raises:
-        ConfigurationError: Not a monotone DEQ with the ``absolute`` constraint.
+        ConfigurationError: As in `with_bounds`.
     """
-    if not (isinstance(model, MonDEQ) and isinstance(model.operator, AbsoluteOperator)):
-        raise ConfigurationError(
-            "interval training needs a monotone DEQ with constraint='absolute', "
-            f"but got a {type(model).__name__}"
-        )
+    model, operator = with_bounds(model)
     low, high = (images - radius).clamp_min(0.0), (images + radius).clamp_max(1.0)
     middle, _ = model.source(0.5 * (low + high))
     std = torch.tensor(model.config.std, dtype=images.dtype, device=images.device)
     spread = 0.5 * (high - low) / std[:, None, None]
     spread = _apply(model.source.layer.weight.abs(), spread)
-    w = model.operator.weight()
+    w = operator.weight()
     up, down = w.clamp_min(0.0), w.clamp_max(0.0)
     lo = hi = torch.zeros_like(middle)
     for _ in range(steps):

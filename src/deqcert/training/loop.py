@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from deqcert.data import Dataset
+from deqcert.data.dataset import check_dataset
 from deqcert.errors import ConfigurationError, RunFolderError
 from deqcert.models import EquilibriumModel, build, load_weights, save_model, weights_digest
 from deqcert.models.devices import usable_device
@@ -22,6 +23,7 @@ from deqcert.smoothing.noise import keyed_generator
 from deqcert.training.card import make_card, require_fit
 from deqcert.training.config import TrainConfig
 from deqcert.training.folder import LOCK_NAME, TrainingFolder, require_usable
+from deqcert.training.interval import with_bounds
 from deqcert.training.progress import TrainWatch
 from deqcert.training.run import TrainingRun
 from deqcert.training.session import Session
@@ -136,12 +138,15 @@ def _begin(
         ConfigurationError: Model, data and settings do not fit each other.
         UnknownNameError: No such architecture.
     """
+    check_dataset(data)
     changes = _as_json(changes)
     fresh = _fresh(model, config, changes)
     if isinstance(model, str) and fresh.num_classes != data.num_classes:
         changes = {"num_classes": data.num_classes, **changes}
         fresh = _fresh(model, config, changes)
     require_fit(fresh, data)
+    if config.objective == "interval":
+        with_bounds(fresh)
     if weights is not None:
         if not isinstance(model, str):
             raise ConfigurationError("weights need the name of an architecture to be put into")

@@ -49,7 +49,7 @@ def console_progress(
     """
     bars = Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=24 if console.width >= 90 else 8),
         MofNCompleteColumn(),
         TaskProgressColumn(show_speed=True),
         TextColumn("{task.fields[loss]}"),
@@ -94,8 +94,8 @@ def _line(record: Mapping[str, Any]) -> str:
     if "validation" in record:
         shares = record["validation"]
         text += (
-            f", held out {100 * shares['accuracy']:.1f} % under noise, "
-            f"{100 * shares['smoothed_accuracy']:.1f} % smoothed"
+            f", held out ({shares['images']:,} images) {100 * shares['accuracy']:.1f} % under "
+            f"noise, {100 * shares['smoothed_accuracy']:.1f} % smoothed"
         )
     return text
 
