@@ -85,7 +85,7 @@ def test_records_of_wrong_types_are_refused_or_shown(kind: str, tmp_path: Path) 
     for number, record in enumerate(forged(second)):
         rows = (first, record, third)
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        if is_shown(tmp_path, page=number % 29 == 0):  # pages take a while
+        if is_shown(tmp_path, page=number % 61 == 0):  # pages take a while
             shown += 1
         else:
             refused += 1
@@ -101,7 +101,7 @@ def test_a_run_json_of_wrong_types_is_refused_or_shown(tmp_path: Path) -> None:
     shown = refused = 0
     for number, content in enumerate(forged(json.loads(file.read_text()))):
         file.write_text(json.dumps(content))
-        if is_shown(tmp_path, page=number % 5 == 0):
+        if is_shown(tmp_path, page=number % 10 == 0):
             shown += 1
         else:
             refused += 1
