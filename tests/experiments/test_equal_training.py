@@ -11,7 +11,7 @@ import torch
 from experiments.equal_training import compare, difference
 
 from deqcert.errors import ConfigurationError
-from deqcert.models import load_model, save_model
+from deqcert.models import load_model, save_model, weights_digest
 from experiments import equal_training
 
 
@@ -24,7 +24,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if name == "broken":
             for parameter in dict(model.named_parameters()).values():
                 torch.nn.init.zeros_(parameter)
-        save_model(model, folder / f"{name}.safetensors", card=model.card)
+        card = {**(model.card or {}), "weights": weights_digest(model)}
+        save_model(model, folder / f"{name}.safetensors", card=card)
     return folder
 
 

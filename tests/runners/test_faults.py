@@ -249,8 +249,8 @@ def test_a_script_needs_no_main_guard_and_may_hold_its_own_model(tmp_path: Path)
         ({"block": 15}, "block must be an integer >= 16"),
         ({"gpus": 2}, "a fraction of one"),
         ({"gpus": float("nan")}, "a fraction of one"),
-        ({"time_limit": 0}, "must be > 0 seconds"),
-        ({"time_limit": float("inf")}, "must be > 0 seconds"),
+        ({"time_limit": 0}, "must be a finite number of seconds > 0"),
+        ({"time_limit": float("inf")}, "must be a finite number of seconds > 0"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], message: str):
