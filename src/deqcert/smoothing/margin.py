@@ -112,8 +112,8 @@ def measured_margin(
     margin = 2.0 ** math.ceil(math.log2(max(_SAFETY * moved, rounding, 1e-30)))
     if margin > float(leads[0].median()):
         warnings.warn(
-            f"logits move by {moved:.2g} with the batch a row is in, so few draws will count as "
-            f"clear (a lead above {margin:.2g}); does the model mix rows, or draw at random?",
+            f"the numeric margin, {margin:.2g}, is above the lead of most probes, so few draws "
+            "will count as clear; does the model mix the rows of a batch, or draw at random?",
             NumericalWarning,
             stacklevel=3,
         )
